@@ -1,0 +1,215 @@
+//! What users get: order, shares, short waits, and nobody starves.
+
+use std::collections::BTreeMap;
+
+use gthulhu_plugin_gthulhu::Gthulhu;
+use proptest::prelude::*;
+use qumun::alloc::{CountingAllocator, Guard};
+use qumun::sim::{Machine, Script, Spec};
+use qumun::{Affinity, Agent, Cpu, Generation, Nanos, Pid, Queued, TaskId};
+
+#[global_allocator]
+static ALLOCATOR: CountingAllocator = CountingAllocator;
+
+const MS: u128 = 1_000_000;
+
+/// The rule in the plainest words: no saturation, no heap, no framework.
+#[derive(Default)]
+struct Naive {
+    clock: u128,
+    tasks: BTreeMap<i32, (u128, u128)>,
+}
+
+impl Naive {
+    fn batch(&mut self, events: &[Queued]) -> Vec<(u128, u128, i32)> {
+        let mut due: Vec<_> = events.iter().map(|e| self.event(e)).collect();
+        due.sort_unstable();
+        due
+    }
+
+    fn event(&mut self, e: &Queued) -> (u128, u128, i32) {
+        let [started, stopped, exec, at] =
+            [e.started_at, e.stopped_at, e.exec_runtime, e.enqueued_at].map(|t| u128::from(t.as_u64()));
+        let weight = u128::from(e.weight);
+        let new = !self.tasks.contains_key(&e.id.pid.0);
+        let (vruntime, charged) = self.tasks.entry(e.id.pid.0).or_default();
+        if stopped > *charged {
+            self.clock = self.clock.max(*vruntime);
+            *vruntime += (stopped - started).min(1_000 * MS) * 100 / weight;
+            *charged = stopped;
+        }
+        let lag = if new || e.wakeup { 5 * MS } else { 1_000 * MS };
+        if self.clock > lag && *vruntime < self.clock - lag {
+            *vruntime = self.clock - lag;
+        }
+        (*vruntime + (exec * 100 / weight).min(500 * MS), at, e.id.pid.0)
+    }
+}
+
+fn event() -> impl Strategy<Value = (i32, u32, bool, u64, u64, u64)> {
+    let weight = prop_oneof![Just(100u32), 1..=10_000u32];
+    (1..12i32, weight, any::<bool>(), 0..30_000_000u64, 0..2_000_000_000u64, 0..3u64)
+}
+
+proptest! {
+    #[test]
+    fn batches_come_out_in_the_order_of_the_naive_reference(
+        batches in proptest::collection::vec(proptest::collection::vec(event(), 1..12), 1..12),
+    ) {
+        let mut agent = Agent::new(Script::new(2), Gthulhu::default());
+        agent.turn();
+        let mut naive = Naive::default();
+        let mut now = 1_000_000_000;
+        for (generation, batch) in (1..).zip(batches) {
+            let events: Vec<_> = batch
+                .into_iter()
+                .map(|(pid, weight, wakeup, ran, exec, at)| {
+                    let mut e = Queued::new(TaskId { pid: Pid(pid), generation: Generation(generation) });
+                    now += ran;
+                    (e.weight, e.wakeup, e.exec_runtime) = (weight, wakeup, Nanos(exec));
+                    (e.started_at, e.stopped_at, e.enqueued_at) = (Nanos(now - ran), Nanos(now), Nanos(now / 1_000 + at));
+                    e
+                })
+                .collect();
+            let from = agent.backend().sent.len();
+            events.iter().for_each(|&e| agent.backend_mut().queue(e));
+            agent.turn();
+            let sent: Vec<_> =
+                agent.backend().sent[from..].iter().map(|d| (u128::from(d.get_vtime()), d.id().pid.0)).collect();
+            let due: Vec<_> = naive.batch(&events).into_iter().map(|(due, _, pid)| (due, pid)).collect();
+            prop_assert_eq!(sent, due);
+        }
+    }
+}
+
+#[test]
+fn idle_cpus_are_given_away_once_and_warm_ones_first() {
+    let mut agent = Agent::new(Script::new(4), Gthulhu::default());
+    agent.turn();
+    [1, 2, 3].into_iter().for_each(|cpu| agent.backend_mut().idle.set(Cpu(cpu), true));
+    // Last CPU, affinity, and where it should go.
+    let cases = [
+        (3, 0b1111, Some(3)),
+        (3, 0b1111, Some(1)),
+        (0, 0b0011, None),
+        (1, 0b1101, Some(2)),
+        (2, 0b1111, None),
+    ];
+    for (i, (last, mask, _)) in (1..).zip(cases) {
+        let mut task = Queued::new(TaskId { pid: Pid(i), generation: Generation(1) });
+        task.cpu = Cpu(last);
+        task.allowed = Affinity::new(mask, mask.count_ones(), 4);
+        agent.backend_mut().queue(task);
+    }
+    agent.turn();
+    let placed: Vec<_> = agent.backend().sent.iter().map(|d| d.cpu()).collect();
+    assert_eq!(placed, cases.map(|c| c.2.map(Cpu)));
+}
+
+/// A machine in normal mode.
+fn machine() -> (Machine, Agent<qumun::sim::Port, Gthulhu>) {
+    let machine = Machine::new(2);
+    let mut agent = Agent::new(machine.backend(), Gthulhu::default());
+    machine.run(Nanos::from_millis(150), || agent.turn());
+    (machine, agent)
+}
+
+#[test]
+fn time_is_shared_by_weight() {
+    let (machine, mut agent) = machine();
+    let weights = [25, 50, 100, 100, 200, 300];
+    let tasks = weights.map(|weight| machine.spawn(Spec { weight, ..Spec::default() }));
+    tasks.iter().for_each(|&task| assert!(machine.wake(task)));
+    let mut allocations = 0;
+    machine.run(Nanos::from_millis(30_000), || {
+        let guard = Guard::new();
+        agent.turn();
+        allocations += guard.count();
+    });
+    let total: u32 = weights.iter().sum();
+    for (task, weight) in tasks.into_iter().zip(weights) {
+        let share = machine.run_time(task).as_u64() as f64 / 60_000e6;
+        let fair = f64::from(weight) / f64::from(total);
+        assert!(
+            (share / fair - 1.0).abs() < 0.05,
+            "weight {weight}: {share:.4} of the time instead of {fair:.4}"
+        );
+    }
+    assert_eq!((machine.latch().entered, allocations), (0, 0));
+    machine.check().unwrap();
+}
+
+#[test]
+fn who_sleeps_does_not_wait_for_those_who_compute_and_starves_nobody() {
+    let (machine, mut agent) = machine();
+    let hogs = [(); 4].map(|()| machine.spawn(Spec::default()));
+    let sleepers = [(); 3].map(|()| machine.spawn(Spec::default()));
+    hogs.iter().for_each(|&task| assert!(machine.wake(task)));
+    machine.run(Nanos::from_millis(2_000), || agent.turn());
+    // The sleepers run for a millisecond and sleep for ten.
+    let (mut woken, mut waits, mut longest) = ([machine.now(); 3], Vec::new(), [Nanos::ZERO; 4]);
+    let mut last = hogs.map(|hog| (machine.runs(hog), machine.now()));
+    let mut awake = [false; 3];
+    let start = machine.now();
+    machine.run(Nanos::from_millis(5_000), || {
+        let now = machine.now();
+        for (i, &task) in sleepers.iter().enumerate() {
+            let running = !machine.waiting().contains(&task);
+            if !awake[i] && now - woken[i] > Nanos::from_millis(10) {
+                machine.wake(task);
+                (awake[i], woken[i]) = (true, now);
+            } else if awake[i] && running {
+                waits.push(now - woken[i]);
+                machine.sleep(task);
+                (awake[i], woken[i]) = (false, now);
+            }
+        }
+        for (i, &hog) in hogs.iter().enumerate() {
+            if machine.runs(hog) != last[i].0 {
+                longest[i] = longest[i].max(now - last[i].1);
+                last[i] = (machine.runs(hog), now);
+            }
+        }
+        agent.turn();
+    });
+    machine.check().unwrap();
+    assert_eq!(machine.latch().entered, 0);
+    waits.sort_unstable();
+    // No preemption here: a waking task waits for the end of a slice on one of two CPUs, at worst.
+    let median = waits[waits.len() / 2];
+    assert!(waits.len() > 600 && median <= Nanos::from_millis(6), "{} waits, median {median}", waits.len());
+    let spent = machine.now() - start;
+    assert!(longest.iter().all(|&gap| gap < Nanos::from_millis(600)), "{longest:?} in {spent}");
+}
+
+#[test]
+fn endless_newcomers_do_not_starve_old_tasks() {
+    let (machine, mut agent) = machine();
+    let old = [(); 2].map(|()| machine.spawn(Spec::default()));
+    old.iter().for_each(|&task| assert!(machine.wake(task)));
+    machine.run(Nanos::from_millis(3_000), || agent.turn());
+    let before = old.map(|task| machine.run_time(task));
+    // Six at a time, each of which ends after about 20 ms: a build.
+    let mut build: Vec<Pid> = Vec::new();
+    machine.run(Nanos::from_millis(20_000), || {
+        build.retain(|&task| {
+            let done = machine.run_time(task) > Nanos::from_millis(20);
+            if done {
+                machine.exit(task);
+            }
+            !done
+        });
+        while build.len() < 6 {
+            let task = machine.spawn(Spec::default());
+            machine.wake(task);
+            build.push(task);
+        }
+        agent.turn();
+    });
+    for (task, before) in old.into_iter().zip(before) {
+        let share = (machine.run_time(task) - before).as_u64() as f64 / 40_000e6;
+        // Eight tasks: an eighth would be fair to tasks of the same age.
+        assert!(share > 0.02, "an old task got {share:.4} of the time");
+    }
+    machine.check().unwrap();
+}

@@ -1,0 +1,288 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0 */
+/*
+ * Custody: who may run a task now, and how an event ends.
+ *
+ * enqueue parks a task in DSQ_PARK and sends an event. From there it leaves by a decision (here), by
+ * a CPU that takes it because the agent is late (seen in running), or because it is dequeued (seen in
+ * quiescent, dequeue, disable, exit_task or the next enqueue). The custody word makes sure that each
+ * event is counted exactly once.
+ */
+#ifndef QUMUN_CUSTODY_H
+#define QUMUN_CUSTODY_H
+#include "latch.h"
+
+static __always_inline void bucket_open(struct task_ctx *t, u64 now)
+{
+	t->bucket = (u32)(now >> BUCKET_SHIFT) & (BUCKETS - 1);
+	__sync_fetch_and_add(&core.undecided[t->bucket & (BUCKETS - 1)], 1);
+}
+
+static __always_inline void bucket_close(struct task_ctx *t)
+{
+	__sync_fetch_and_add(&core.undecided[t->bucket & (BUCKETS - 1)], -1);
+}
+
+static __always_inline void parked_until(struct task_ctx *t, u64 now)
+{
+	u64 wait = now - t->enqueued_at;
+
+	if ((s64)wait > 0 && wait > count()->max_parked_ns)
+		count()->max_parked_ns = wait;
+}
+
+/* Ends an open event if there is one. Returns true to the one caller that ended it. */
+static __always_inline bool end_event(struct task_ctx *t)
+{
+	u64 word = READ_ONCE(t->custody);
+
+	if ((word & STATE_MASK) != STATE_PARKED)
+		return false;
+	if (__sync_val_compare_and_swap(&t->custody, word, (word & ~STATE_MASK) | STATE_NONE) != word)
+		return false;
+	bucket_close(t);
+	return true;
+}
+
+/* The task is no longer queued, for a reason that is not ours. */
+static __always_inline void cancel_event(struct task_struct *p)
+{
+	struct task_ctx *t = task_ctx(p);
+
+	if (t && end_event(t))
+		count()->ev_cancelled++;
+}
+
+/* Global, so that the verifier checks it once and not on every path that leads here. */
+__noinline int leg(u32 which, u64 from, u64 to)
+{
+	u64 ns = to - from;
+	u32 bucket = 0;
+
+	if (!from || (s64)ns < 0 || which >= QM_LEGS)
+		return 0;
+	/* log2 by halving: six fixed steps, no loop */
+	if (ns >> 32) { bucket += 32; ns >>= 32; }
+	if (ns >> 16) { bucket += 16; ns >>= 16; }
+	if (ns >> 8) { bucket += 8; ns >>= 8; }
+	if (ns >> 4) { bucket += 4; ns >>= 4; }
+	if (ns >> 2) { bucket += 2; ns >>= 2; }
+	if (ns >> 1) bucket += 1;
+	if (bucket >= QM_LEG_BUCKETS)
+		bucket = QM_LEG_BUCKETS - 1;
+	legs[this_cpu()].hist[which][bucket]++;
+	return 1;
+}
+
+/*
+ * Must this task stay where it is? A migration-disabled task may run on its present CPU only.
+ * Kernels that know SCX_OPS_ENQ_MIGRATION_DISABLED handle such tasks themselves unless asked not
+ * to. Before (6.12), the count has to be read, and while a BPF program runs the count of the
+ * current task is one too high, because the trampoline itself disables migration.
+ */
+static __always_inline bool is_migration_disabled(struct task_struct *p)
+{
+	u32 n;
+
+	if (ENUM_HAS(scx_ops_flags, SCX_OPS_ENQ_MIGRATION_DISABLED))
+		return false;
+	if (!FIELD_HAS(p->migration_disabled))
+		return false;
+	n = p->migration_disabled;
+	if (n == 1)
+		return bpf_get_current_task_btf()->pid != p->pid;
+	return n > 1;
+}
+
+/* One decision against one parked task. */
+struct turn {
+	s32 cpu;	/* the CPU in dispatch */
+	bool local_free; /* its local queue is empty and nothing else waits for it */
+	u64 now;
+};
+enum { SETTLED, EARLY };
+
+/*
+ * Checks and applies one decision. The order matters: the iterator is older than every check
+ * here, so that a task which is dequeued and queued again in between (an affinity change) is newer
+ * than the iterator and the move fails, instead of moving it to a CPU that it may no longer use;
+ * such a move would eject the scheduler.
+ */
+static __always_inline int apply(struct bpf_iter_scx_dsq *it, struct qm_decision *d, struct turn *turn)
+{
+	struct qm_counters *c = count();
+	u64 parked = d->generation << STATE_BITS | STATE_PARKED;
+	u64 placed = d->generation << STATE_BITS | STATE_PLACED;
+	u64 slice = d->slice_ns, word;
+	struct task_struct *p;
+	struct task_ctx *t;
+	s32 cpu = d->cpu;
+	int ret = SETTLED;
+	bool moved;
+
+	if (d->flags || d->reserved || (cpu != QM_CPU_ANY && (cpu < 0 || (u32)cpu >= config.nr_cpu_ids))) {
+		c->dec_refused++;
+		return SETTLED;
+	}
+	p = bpf_task_from_pid(d->pid);
+	if (!p) {
+		c->dec_stale++;
+		return SETTLED;
+	}
+	t = task_ctx(p);
+	if (!t || READ_ONCE(t->custody) != parked) {
+		c->dec_stale++;
+		goto out;
+	}
+	if (!slice)
+		slice = config.slice_ns;
+	else if (slice < config.slice_min_ns)
+		slice = config.slice_min_ns;
+	else if (slice > config.slice_max_ns)
+		slice = config.slice_max_ns;
+
+	/* From here on this CPU alone answers for the event. */
+	if (__sync_val_compare_and_swap(&t->custody, parked, placed) != parked) {
+		c->dec_stale++;
+		goto out;
+	}
+	t->placed_at = turn->now;
+	if (cpu != QM_CPU_ANY && (!cpu_usable(cpu) || !bpf_cpumask_test_cpu(cpu, p->cpus_ptr))) {
+		if (dsq_move_vtime(it, p, DSQ_CORE, config.slice_ns, t->vtime)) {
+			bucket_close(t);
+			parked_until(t, turn->now);
+			c->ev_bounced++;
+			c->dec_bounced++;
+			kick_for(p, scx_bpf_task_cpu(p));
+			goto out;
+		}
+		goto failed;
+	}
+	if (turn->local_free && (cpu == turn->cpu || (cpu == QM_CPU_ANY && bpf_cpumask_test_cpu(turn->cpu, p->cpus_ptr)))) {
+		moved = dsq_move(it, p, SCX_DSQ_LOCAL, slice);
+		if (moved)
+			turn->local_free = false;
+	} else if (cpu == QM_CPU_ANY) {
+		moved = dsq_move_vtime(it, p, DSQ_SHARED, slice, d->vtime);
+		if (moved) {
+			WRITE_ONCE(core.shared, 1);
+			kick_for(p, scx_bpf_task_cpu(p));
+		}
+	} else {
+		moved = dsq_move_vtime(it, p, DSQ_PLACED(cpu), slice, d->vtime);
+		if (moved) {
+			WRITE_ONCE(cpu_ctx(cpu)->placed, 1);
+			kick_if_idle(cpu);
+		}
+	}
+	if (moved) {
+		bucket_close(t);
+		parked_until(t, turn->now);
+		c->ev_dispatched++;
+		c->dec_applied++;
+		if (t->sampled) {
+			leg(QM_LEG_SEEN, t->enqueued_at, d->seen_at);
+			leg(QM_LEG_DECIDED, d->seen_at, d->decided_at);
+			leg(QM_LEG_INSERTED, d->decided_at, turn->now);
+		}
+		goto out;
+	}
+failed:
+	/*
+	 * The task is not in DSQ_PARK. Either it is not there yet: the kernel inserts it only after
+	 * enqueue has returned, and the event may be answered sooner. Then the event is open again and
+	 * the decision waits. Or somebody else took it, and how the event ended is seen in the word.
+	 */
+	word = __sync_val_compare_and_swap(&t->custody, placed, parked);
+	if (word == placed) {
+		ret = EARLY;
+	} else {
+		bucket_close(t);
+		if (word >> STATE_BITS == d->generation)
+			c->ev_taken_over++;
+		else
+			c->ev_cancelled++;
+		c->dec_stale++;
+	}
+out:
+	bpf_task_release(p);
+	return ret;
+}
+
+struct drain {
+	u32 cpu;
+	u32 n;
+};
+
+/*
+ * Copies one record out of the ring. Non-zero stops the drain: only when the batch is full. The read
+ * comes before any other call: verifiers before 7.0 cannot keep a dynptr across one.
+ */
+static long take_record(struct bpf_dynptr *record, struct drain *drain)
+{
+	u32 cpu = drain->cpu & (QM_MAX_CPUS - 1);
+	long bad = bpf_dynptr_read(&batches[cpu].decision[drain->n & (BATCH - 1)], sizeof(struct qm_decision),
+				   record, 0, 0);
+
+	counters[cpu].dec_drained++;
+	if (bad) {
+		counters[cpu].dec_refused++;
+		return 0;
+	}
+	drain->n++;
+	return drain->n >= BATCH;
+}
+
+/*
+ * Takes what the agent has decided and moves the tasks. Decisions that came before their task was
+ * parked stay in the batch and go first the next time: the insert they wait for is a few hundred
+ * instructions away on another CPU. Each round needs a new iterator, because an iterator does not
+ * see what is inserted after it was made.
+ */
+static __always_inline void take_decisions(struct turn *turn)
+{
+	u32 me = (u32)turn->cpu & (QM_MAX_CPUS - 1);
+	struct cpu_ctx *cc = &cpus[me];
+	struct batch *batch = &batches[me];
+	struct drain drain = { .cpu = me, .n = cc->kept };
+	struct bpf_iter_scx_dsq it;
+	long got = 0;
+	u32 n;
+	int round, k;
+
+	if (drain.n < BATCH)
+		got = bpf_user_ringbuf_drain(&qm_decisions, take_record, &drain, BPF_RB_NO_WAKEUP);
+	if (got < 0 && got != -16 /* EBUSY: another CPU drains */)
+		count()->ring_errors++;
+	n = drain.n;
+	if (n == 0) {
+		if (got >= 0 && core.decisions_left)
+			WRITE_ONCE(core.decisions_left, 0);
+		return;
+	}
+	if (core.decisions_left != (n >= BATCH))
+		WRITE_ONCE(core.decisions_left, n >= BATCH);
+	WRITE_ONCE(cc->batch, n);
+	FOR(round, 3) {
+		/* Counted in memory, so that the verifier sees one loop and not one state per count. */
+		cc->kept = 0;
+		if (!bpf_iter_scx_dsq_new(&it, DSQ_PARK, 0)) {
+			FOR(k, BATCH) {
+				struct qm_decision *d;
+
+				if (k >= READ_ONCE(cc->batch))
+					break;
+				d = &batch->decision[k & (BATCH - 1)];
+				if (apply(&it, d, turn) == EARLY) {
+					batch->decision[READ_ONCE(cc->kept) & (BATCH - 1)] = *d;
+					WRITE_ONCE(cc->kept, READ_ONCE(cc->kept) + 1);
+				}
+			}
+		}
+		bpf_iter_scx_dsq_destroy(&it);
+		if (!READ_ONCE(cc->kept))
+			break;
+		count()->retried += cc->kept;
+		WRITE_ONCE(cc->batch, READ_ONCE(cc->kept));
+	}
+}
+#endif

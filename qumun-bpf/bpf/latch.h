@@ -1,0 +1,90 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0 */
+/*
+ * Degraded mode: a latch, never a flicker.
+ *
+ * It falls when the oldest undecided event is older than config.late_ns (or the agent's thread ends,
+ * or a new agent says hello). While it is down no events are sent, the core's own order serves
+ * everyone, and the agent gets one bounded turn in 10 ms. It is lifted when the agent has
+ * acknowledged the current epoch (having thrown away everything older), nothing is parked any more,
+ * and a dwell of 100 ms has passed; the dwell doubles up to 2 s when the last return was less than
+ * a second ago. It is checked in enqueue, dispatch and a 10 ms timer. The scheduler starts with it
+ * down.
+ */
+#ifndef QUMUN_LATCH_H
+#define QUMUN_LATCH_H
+#include "state.h"
+
+static __always_inline bool is_normal(void)
+{
+	return READ_ONCE(view.mode) == QM_NORMAL;
+}
+
+/* The latch falls. Only one CPU wins; the epoch tells the agent that what it holds is void. */
+__noinline int latch_fall(u64 now, u64 reason)
+{
+	if (__sync_val_compare_and_swap(&view.mode, QM_NORMAL, QM_DEGRADED) != QM_NORMAL)
+		return 0;
+	__sync_fetch_and_add(&view.epoch, 1);
+	if (view.dwell_ns < DWELL_MIN_NS || now - core.left_at > RELAPSE_NS)
+		view.dwell_ns = DWELL_MIN_NS;
+	else
+		view.dwell_ns = view.dwell_ns * 2 > DWELL_MAX_NS ? DWELL_MAX_NS : view.dwell_ns * 2;
+	view.degraded_since = now;
+	view.reason = reason;
+	if (reason < QM_REASONS)
+		view.entered[reason]++;
+	debug("degraded, reason %llu, epoch %llu", reason, view.epoch);
+	return 1;
+}
+
+static __always_inline void latch_try_lift(u64 now)
+{
+	if (!view.agent_pid || READ_ONCE(agent.ack) != view.epoch || now - view.degraded_since < view.dwell_ns)
+		return;
+	if (scx_bpf_dsq_nr_queued(DSQ_PARK) > 0)
+		return;
+	if (__sync_val_compare_and_swap(&view.mode, QM_DEGRADED, QM_NORMAL) != QM_DEGRADED)
+		return;
+	view.left++;
+	view.degraded_ns += now - view.degraded_since;
+	view.degraded_since = 0;
+	core.left_at = now;
+	debug("normal, epoch %llu", view.epoch);
+}
+
+/*
+ * Is an event older than the limit still undecided? Looks once per bucket of time. Buckets from
+ * the last 64 but the newest ones: a count there can only come from an event at least that old,
+ * also after the clock has jumped, so that a false alarm is impossible.
+ */
+static __always_inline u64 oldest_late(u64 now)
+{
+	u64 bucket = now >> BUCKET_SHIFT;
+	u32 young = (u32)(config.late_ns >> BUCKET_SHIFT) + 1;
+
+	if (READ_ONCE(core.checked) == bucket)
+		return 0;
+	WRITE_ONCE(core.checked, bucket);
+	for (u32 age = BUCKETS - 1; age > 0; age--) {
+		if (age < young)
+			break;
+		if (READ_ONCE(core.undecided[(bucket - age) & (BUCKETS - 1)]) > 0)
+			return (u64)age << BUCKET_SHIFT;
+	}
+	return 0;
+}
+
+/* Checks the latch both ways and says whether it is down. */
+__noinline int latch_check(u64 now)
+{
+	if (is_normal()) {
+		u64 late = oldest_late(now);
+
+		if (late && latch_fall(now, QM_REASON_LATE) && late > view.longest_late_ns)
+			view.longest_late_ns = late;
+	} else {
+		latch_try_lift(now);
+	}
+	return !is_normal();
+}
+#endif

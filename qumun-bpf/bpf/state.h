@@ -1,0 +1,232 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0 */
+/*
+ * What the core knows: maps, settings, per-CPU and per-task state, and the small helpers on them.
+ */
+#ifndef QUMUN_STATE_H
+#define QUMUN_STATE_H
+#include "kernel.h"
+#include "kfuncs.h"
+#include "wire.h"
+
+/* Scheduler queues (DSQs). All but DSQ_AGENT are ordered by virtual time. */
+#define DSQ_PARK 0x10000ULL   /* in the agent's custody: an event was sent, no decision has come */
+#define DSQ_SHARED 0x10001ULL /* placed by the agent for any CPU, in the policy's order */
+#define DSQ_CORE 0x10002ULL   /* the core's own, in the order of its own virtual time */
+#define DSQ_AGENT 0x10003ULL  /* the agent's thread, while it waits for its turn */
+#define DSQ_PINNED(cpu) (0x20000ULL + (u32)(cpu)) /* may run on this CPU only; the core's order */
+#define DSQ_PLACED(cpu) (0x30000ULL + (u32)(cpu)) /* placed by the agent for this CPU */
+
+#define MS 1000000ULL
+/* How far behind the clock of virtual time a task may wake up: its credit for having slept. */
+#define LAG_NS (20 * MS)
+#define AGENT_SLICE_NS (4 * MS)
+/* The agent gets a turn at least this often even if nothing happens, or the kernel's watchdog
+ * would take it for a stalled task. */
+#define AGENT_BEAT_NS (500 * MS)
+/* While degraded: one bounded turn of the agent in this time. */
+#define AGENT_PROBE_NS (10 * MS)
+#define TIMER_NS (10 * MS)
+#define DWELL_MIN_NS (100 * MS)
+#define DWELL_MAX_NS (2000 * MS)
+#define RELAPSE_NS (1000 * MS)
+/* Bounded waits that no policy can break. */
+#define CORE_SHARE_NS (20 * MS)	   /* the core's queues are served at least this often on each CPU */
+#define RESCUE_AFTER_NS (500 * MS) /* a placed task older than this goes to the core's queue */
+#define RESCUE_EVERY_NS (50 * MS)
+#define RESCUE_SCAN 64
+/* Decisions taken from the ring in one dispatch. */
+#define BATCH 32
+
+char LICENSE[] SEC("license") = "GPL";
+
+const volatile struct qm_config config SEC(".rodata.qm_config") = {
+	.slice_ns = 5 * MS,
+	.slice_min_ns = 100000,
+	.slice_max_ns = 20 * MS,
+	.late_ns = 30 * MS,
+	.preempt_ns = MS,
+	.nr_cpu_ids = 1,
+};
+
+struct qm_view view SEC(".bss.qm_view");
+struct qm_agent agent SEC(".bss.qm_agent");
+struct qm_counters counters[QM_MAX_CPUS] SEC(".bss.qm_count");
+struct qm_legs legs[QM_MAX_CPUS] SEC(".bss.qm_legs");
+struct qm_exit exit_info SEC(".bss.qm_exit");
+
+struct {
+	__uint(type, MAP_RINGBUF);
+	__uint(max_entries, 1 << 20);
+} qm_events SEC(".maps");
+
+struct {
+	__uint(type, MAP_USER_RINGBUF);
+	__uint(max_entries, 1 << 19);
+} qm_decisions SEC(".maps");
+
+/*
+ * Per task. `custody` holds the generation and the state in one word, so that each event ends
+ * exactly once: whoever changes PARKED by compare-and-swap counts how it ended.
+ */
+#define STATE_NONE 0ULL	  /* running, asleep, or in one of the core's own queues */
+#define STATE_PARKED 1ULL /* the event is undecided */
+#define STATE_PLACED 2ULL /* decided, waiting for a CPU */
+#define STATE_BITS 2
+#define STATE_MASK 3ULL
+struct task_ctx {
+	u64 custody;
+	u64 vtime;
+	u64 exec_runtime;
+	u64 started_at;
+	u64 stopped_at;
+	u64 enqueued_at;
+	u64 placed_at;
+	u32 bucket; /* which of core.undecided[] counts the open event */
+	u8 sampled;
+	u8 reclaim; /* kswapd and its kind: the agent's memory may depend on it */
+	u16 pad;
+};
+
+struct {
+	__uint(type, MAP_TASK_STORAGE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, int);
+	__type(value, struct task_ctx);
+} qm_tasks SEC(".maps");
+
+/* Per CPU, also read and written from other CPUs where it says so. */
+struct cpu_ctx {
+	u64 core_served_at; /* when one of the core's own queues was served here last */
+	u64 sample;
+	u32 pinned; /* DSQ_PINNED may hold a task; set before each insert */
+	u32 placed; /* DSQ_PLACED may hold a task; set after each move, by any CPU */
+	u32 online;
+	u32 turn; /* which of the agent's queues goes first */
+	u32 kept; /* decisions in this CPU's batch that came before their task */
+	u32 batch; /* how many decisions are in it */
+	u32 pad[4];
+};
+struct cpu_ctx cpus[QM_MAX_CPUS] SEC(".bss.qm_cpus");
+
+/*
+ * Undecided events, counted by the time they were sent in. A bucket is 2^22 ns (4.2 ms) wide; 64 of
+ * them are 268 ms. The oldest undecided event is late when an old bucket is not empty.
+ */
+#define BUCKET_SHIFT 22
+#define BUCKETS 64
+
+struct core_state {
+	u64 vnow; /* largest virtual time that ever ran */
+	u64 checked;
+	u64 left_at;
+	u64 last_probe;
+	u64 last_rescue;
+	u64 agent_ran_at;
+	s32 agent_cpu;	  /* where it runs now, -1 if it does not */
+	s32 agent_last_cpu;
+	u32 agent_queued; /* it waits in DSQ_AGENT */
+	u32 decisions_left; /* a drain stopped at its limit */
+	u32 shared;	  /* DSQ_SHARED may hold a task */
+	u32 pad;
+	u64 printed_at;
+	s64 undecided[BUCKETS];
+};
+struct core_state core SEC(".bss.qm_core");
+
+struct batch {
+	struct qm_decision decision[BATCH];
+};
+struct batch batches[QM_MAX_CPUS] SEC(".bss.qm_batch");
+
+static __always_inline u64 now_ns(void)
+{
+	return bpf_ktime_get_ns();
+}
+
+static __always_inline u32 this_cpu(void)
+{
+	return bpf_get_smp_processor_id() & (QM_MAX_CPUS - 1);
+}
+
+static __always_inline struct qm_counters *count(void)
+{
+	return &counters[this_cpu()];
+}
+
+static __always_inline struct cpu_ctx *cpu_ctx(s32 cpu)
+{
+	return &cpus[(u32)cpu & (QM_MAX_CPUS - 1)];
+}
+
+static __always_inline struct task_ctx *task_ctx(struct task_struct *p)
+{
+	return bpf_task_storage_get(&qm_tasks, p, NULL, 0);
+}
+
+static __always_inline bool before(u64 a, u64 b)
+{
+	return (s64)(a - b) < 0;
+}
+
+/* Is this a CPU number that a kfunc may see? Anything else ejects the scheduler. */
+static __always_inline bool cpu_usable(s32 cpu)
+{
+	return cpu >= 0 && (u32)cpu < config.nr_cpu_ids && (u32)cpu < QM_MAX_CPUS && cpus[(u32)cpu & (QM_MAX_CPUS - 1)].online;
+}
+
+static __always_inline bool cpu_is_idle(s32 cpu)
+{
+	u32 c = (u32)cpu & (QM_MAX_CPUS - 1);
+
+	return READ_ONCE(view.idle[c / 64]) >> (c & 63) & 1;
+}
+
+/* Wakes @cpu if our own view says that it is idle. A kick of a busy CPU costs an IPI for nothing. */
+__noinline int kick_if_idle(s32 cpu)
+{
+	if (!cpu_usable(cpu) || !cpu_is_idle(cpu))
+		return 0;
+	count()->kicks++;
+	scx_bpf_kick_cpu(cpu, SCX_KICK_IDLE);
+	return 1;
+}
+
+__noinline int any_idle(void)
+{
+	u64 seen = 0;
+
+	for (u32 i = 0; i < QM_IDLE_WORDS; i++) {
+		if (i * 64 >= config.nr_cpu_ids)
+			break;
+		seen |= READ_ONCE(view.idle[i]);
+	}
+	return seen != 0;
+}
+
+/* Wakes one idle CPU that may run @p, its last one if possible. */
+static __always_inline void kick_for(struct task_struct *p, s32 last)
+{
+	s32 cpu;
+
+	if (kick_if_idle(last) || !any_idle())
+		return;
+	cpu = scx_bpf_pick_idle_cpu(p->cpus_ptr, 0);
+	if (cpu >= 0 && cpu_usable(cpu)) {
+		count()->kicks++;
+		scx_bpf_kick_cpu(cpu, SCX_KICK_IDLE);
+	}
+}
+
+/* Debug lines into trace_pipe: off by default, at most 20 a second. */
+#define debug(fmt, ...)                                                                            \
+	({                                                                                         \
+		if (config.debug) {                                                                \
+			static const char text[] = "qumun: " fmt;                                  \
+			u64 t_ = now_ns();                                                         \
+			if (t_ - core.printed_at > 50 * MS) {                                      \
+				core.printed_at = t_;                                              \
+				bpf_trace_printk(text, sizeof(text), ##__VA_ARGS__);               \
+			}                                                                          \
+		}                                                                                  \
+	})
+#endif

@@ -1,0 +1,226 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0 */
+/*
+ * What the core and user space say to each other. The Rust mirror is ../src/wire.rs; both sides
+ * assert the same sizes and offsets, so that neither can drift alone.
+ *
+ * All times are nanoseconds of CLOCK_MONOTONIC (bpf_ktime_get_ns). All records are little endian
+ * with natural C alignment and no implicit padding.
+ */
+#ifndef QUMUN_WIRE_H
+#define QUMUN_WIRE_H
+
+#define QM_MAX_CPUS 1024
+#define QM_IDLE_WORDS (QM_MAX_CPUS / 64)
+/* A decision for no CPU in particular. */
+#define QM_CPU_ANY (-1)
+/* How many legs of a wakeup are timed, and how many log2(ns) buckets each has. */
+#define QM_LEGS 5
+#define QM_LEG_BUCKETS 36
+
+/* qm_event.kind */
+#define QM_EVENT_QUEUED 1 /* a task wants to run and waits for a decision */
+#define QM_EVENT_EXIT 2	  /* a task is gone: forget what was kept about it */
+
+/* qm_event.flags */
+#define QM_EVENT_SAMPLED 1 /* the legs of this wakeup are timed: stamp the decision */
+#define QM_EVENT_WAKEUP 2  /* the task slept before; else it was preempted or its slice ended */
+#define QM_EVENT_KTHREAD 4
+
+/* Core to agent: one record of the BPF ring buffer `qm_events`. */
+struct qm_event {
+	u64 enqueued_at;
+	u64 generation; /* which enqueue of this pid this is: a decision must repeat it */
+	u64 cgroup_id;	/* id of the task's cgroup v2 directory (its inode) */
+	u64 enq_flags;	/* SCX_ENQ_* as the kernel gave them */
+	u64 started_at; /* when the last run on a CPU began */
+	u64 stopped_at; /* and ended */
+	u64 exec_runtime; /* ns on a CPU since the last sleep */
+	u64 vtime;	  /* the core's own virtual time of the task, weight applied */
+	u64 allowed;	  /* affinity of CPUs 0..63, one bit each */
+	s32 pid;
+	s32 tgid;
+	s32 cpu;   /* where it ran last */
+	s32 waker; /* pid of the task that woke it, 0 if none */
+	u32 weight; /* 1..10000; 100 is nice 0 */
+	u32 nr_cpus_allowed;
+	u32 epoch; /* of the agreement between core and agent, see qm_view.epoch */
+	u32 flags;
+	u32 kind;
+	u32 reserved;
+	char comm[16];
+};
+
+/* Agent to core: one record of the user ring buffer `qm_decisions`. */
+struct qm_decision {
+	u64 generation;
+	u64 slice_ns; /* 0: the core's default; else clamped to the core's bounds */
+	u64 vtime;    /* order among the tasks that wait for the same CPU or for any */
+	u64 seen_at;  /* when the agent read the event; 0 if not sampled */
+	u64 decided_at;
+	s32 pid;
+	s32 cpu;   /* QM_CPU_ANY or a CPU number */
+	u32 flags; /* none is defined: anything but 0 is refused */
+	u32 reserved;
+};
+
+/* Argument of the SYSCALL program qumun_hello. */
+struct qm_hello {
+	u32 epoch; /* out: the epoch to acknowledge first */
+	u32 reserved;
+};
+
+/* Arguments of qumun_select_cpu: how many of qm_agent.requests to answer. */
+struct qm_select {
+	u32 count;   /* in: 1..QM_SELECT_MAX */
+	u32 answered; /* out: how many got an idle CPU */
+};
+
+/* Argument of qumun_preempt. */
+struct qm_preempt {
+	s32 cpu;
+	u32 reserved;
+};
+
+#define QM_SELECT_MAX 64
+struct qm_request {
+	s32 pid;
+	s32 cpu; /* in: where to look first; out: the CPU claimed, or -1 */
+};
+
+/* qm_view.mode */
+#define QM_DEGRADED 0 /* the core schedules by itself; every scheduler starts here */
+#define QM_NORMAL 1   /* the agent decides */
+
+/* qm_view.reason: why the last degraded period began. */
+#define QM_REASON_START 0
+#define QM_REASON_LATE 1  /* the oldest undecided event was older than the limit */
+#define QM_REASON_EXIT 2  /* the agent's thread ended */
+#define QM_REASON_HELLO 3 /* a new agent introduced itself */
+#define QM_REASONS 4
+
+/*
+ * What the core shows. User space maps it read-only; the core trusts it because nobody else
+ * writes it.
+ */
+struct qm_view {
+	u64 idle[QM_IDLE_WORDS]; /* one bit a CPU: idle now */
+	u64 mode;
+	u64 epoch;
+	u64 degraded_since; /* 0 while normal */
+	u64 dwell_ns;	    /* the next return to normal is not before this long */
+	u64 agent_runs;	    /* how often the agent was put on a CPU */
+	u64 exited;	    /* 1 after the scheduler was removed */
+	u64 nr_cpu_ids;
+	u64 reason;
+	s32 agent_pid;
+	s32 agent_tgid;
+	u64 entered[QM_REASONS]; /* degraded periods begun, by reason */
+	u64 left;		 /* degraded periods ended */
+	u64 degraded_ns;	 /* total length of the ended ones */
+	u64 longest_late_ns;	 /* largest time by which an event was late when the latch fell */
+	u64 rescued;		 /* placed tasks that a policy let wait too long, served by the core */
+};
+
+/* What the agent shows. User space writes it, so the core believes nothing in it but `ack`. */
+struct qm_agent {
+	u64 ack; /* the epoch that the agent has caught up with */
+	u64 events;
+	u64 discarded;
+	u64 published;
+	u64 batches;
+	u64 ring_full;
+	u64 allocations; /* on the agent's thread since it began to schedule */
+	u64 resyncs;
+	struct qm_request requests[QM_SELECT_MAX];
+};
+
+/*
+ * Counters, one block a CPU, written only by that CPU. The two ledgers:
+ *   ev_sent = ev_dispatched + ev_bounced + ev_cancelled + ev_dead + ev_taken_over + outstanding
+ *   dec_drained = dec_applied + dec_bounced + dec_stale + dec_refused
+ */
+struct qm_counters {
+	u64 ev_sent;
+	u64 ev_dispatched;
+	u64 ev_bounced;
+	u64 ev_cancelled;
+	u64 ev_dead;
+	u64 ev_taken_over;
+	u64 dec_drained;
+	u64 dec_applied;
+	u64 dec_bounced;
+	u64 dec_stale;
+	u64 dec_refused;
+	u64 ring_errors; /* drains that the kernel refused: positions or lengths make no sense */
+	u64 congested;	 /* enqueues that found the event ring full; the core took them */
+	u64 kernel_direct; /* enqueues that never go to the agent: kthreads, pinned, its own threads */
+	u64 core_enqueued; /* enqueues while degraded */
+	u64 exit_dropped;  /* exit events that found the ring full */
+	u64 kicks;
+	u64 preempts;	   /* slices cut short so that the agent gets its turn */
+	u64 activations;   /* the agent was put on this CPU */
+	u64 runs;	   /* other tasks were put on this CPU */
+	u64 kept;	   /* nothing else waited: the running task went on */
+	u64 retried;	   /* decisions that came before their task was parked, and waited for it */
+	u64 reenqueued;	   /* times another class took the CPU and its local queue was handed back */
+	u64 max_parked_ns; /* longest that a task was parked */
+};
+
+/* Legs of a sampled wakeup: enqueued, seen, decided, inserted, running; the last is the whole. */
+#define QM_LEG_SEEN 0
+#define QM_LEG_DECIDED 1
+#define QM_LEG_INSERTED 2
+#define QM_LEG_RUNNING 3
+#define QM_LEG_TOTAL 4
+struct qm_legs {
+	u64 hist[QM_LEGS][QM_LEG_BUCKETS];
+};
+
+#define QM_DUMP_LEN 32768
+struct qm_exit {
+	s64 code;
+	u32 kind;
+	u32 reserved;
+	char reason[128];
+	char msg[1024];
+	char dump[QM_DUMP_LEN];
+};
+
+/* Settings, fixed at load. */
+struct qm_config {
+	u64 slice_ns;	  /* default slice */
+	u64 slice_min_ns; /* bounds of what a decision may ask for */
+	u64 slice_max_ns;
+	u64 late_ns;	  /* D: an event undecided for this long makes the core take over */
+	u64 preempt_ns;	  /* cut a running slice for the agent when it has not run for this long */
+	u32 nr_cpu_ids;
+	u32 debug;
+};
+
+#define QM_SAME(cond) _Static_assert(cond, #cond)
+QM_SAME(sizeof(struct qm_event) == 128);
+QM_SAME(__builtin_offsetof(struct qm_event, generation) == 8);
+QM_SAME(__builtin_offsetof(struct qm_event, allowed) == 64);
+QM_SAME(__builtin_offsetof(struct qm_event, pid) == 72);
+QM_SAME(__builtin_offsetof(struct qm_event, weight) == 88);
+QM_SAME(__builtin_offsetof(struct qm_event, kind) == 104);
+QM_SAME(__builtin_offsetof(struct qm_event, comm) == 112);
+QM_SAME(sizeof(struct qm_decision) == 56);
+QM_SAME(__builtin_offsetof(struct qm_decision, vtime) == 16);
+QM_SAME(__builtin_offsetof(struct qm_decision, pid) == 40);
+QM_SAME(__builtin_offsetof(struct qm_decision, flags) == 48);
+QM_SAME(sizeof(struct qm_hello) == 8);
+QM_SAME(sizeof(struct qm_select) == 8);
+QM_SAME(sizeof(struct qm_preempt) == 8);
+QM_SAME(sizeof(struct qm_request) == 8);
+QM_SAME(sizeof(struct qm_view) == 264);
+QM_SAME(__builtin_offsetof(struct qm_view, mode) == 128);
+QM_SAME(__builtin_offsetof(struct qm_view, agent_pid) == 192);
+QM_SAME(__builtin_offsetof(struct qm_view, left) == 232);
+QM_SAME(sizeof(struct qm_agent) == 64 + 8 * QM_SELECT_MAX);
+QM_SAME(sizeof(struct qm_counters) == 24 * 8);
+QM_SAME(sizeof(struct qm_legs) == QM_LEGS * QM_LEG_BUCKETS * 8);
+QM_SAME(__builtin_offsetof(struct qm_exit, reason) == 16);
+QM_SAME(__builtin_offsetof(struct qm_exit, dump) == 1168);
+QM_SAME(sizeof(struct qm_config) == 48);
+#endif

@@ -1,0 +1,248 @@
+//! What the agent's process holds: rings, pages and SYSCALL programs, by file descriptor.
+//!
+//! No C library is needed here, so that the process that runs a policy can be a small one: it inherits
+//! the descriptors from the process that loaded the core, which alone holds the link.
+
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use crate::map::Shared;
+use crate::ring::{DECISION_RING_BYTES, DecisionRing, EVENT_RING_BYTES, EventRing};
+use crate::wire::{AgentPage, Hello, Preempt, Request, SELECT_MAX, Select, View};
+use crate::{Error, ErrorKind, Result};
+
+/// The descriptors that an agent needs, owned.
+#[derive(Debug)]
+pub struct AgentFds {
+    pub(crate) events: OwnedFd,
+    pub(crate) decisions: OwnedFd,
+    pub(crate) view: OwnedFd,
+    pub(crate) agent: OwnedFd,
+    pub(crate) hello: OwnedFd,
+    pub(crate) select_cpu: OwnedFd,
+    pub(crate) preempt: OwnedFd,
+}
+
+impl AgentFds {
+    /// How many there are.
+    pub const COUNT: usize = 7;
+
+    /// In the order in which [`AgentFds::inherit`] expects them.
+    pub fn raw(&self) -> [RawFd; Self::COUNT] {
+        [&self.events, &self.decisions, &self.view, &self.agent, &self.hello, &self.select_cpu, &self.preempt]
+            .map(AsRawFd::as_raw_fd)
+    }
+
+    /// Takes over descriptors that this process inherited, `first` and the six after it.
+    ///
+    /// # Errors
+    /// When one of them is not open.
+    pub fn inherit(first: RawFd) -> Result<Self> {
+        let take = |index: RawFd| -> Result<OwnedFd> {
+            let fd = first + index;
+            // SAFETY: fcntl on any number is harmless.
+            if unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) } < 0 {
+                return Err(Error::system(format!("descriptor {fd} was not inherited")));
+            }
+            // SAFETY: it is open, and by contract with the parent nothing else here owns it.
+            Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+        };
+        Ok(Self {
+            events: take(0)?,
+            decisions: take(1)?,
+            view: take(2)?,
+            agent: take(3)?,
+            hello: take(4)?,
+            select_cpu: take(5)?,
+            preempt: take(6)?,
+        })
+    }
+}
+
+/// The agent's end of the core.
+#[derive(Debug)]
+pub struct Agent {
+    fds: AgentFds,
+    /// Events from the core.
+    pub events: EventRing,
+    /// Decisions to the core.
+    pub decisions: DecisionRing,
+    view: Shared<View>,
+    page: Shared<AgentPage>,
+}
+
+impl Agent {
+    /// Makes the calling thread the agent. From now on the core gives it a CPU when there is something
+    /// to decide; events come after the first [`Agent::acknowledge`].
+    ///
+    /// # Errors
+    /// When the maps cannot be mapped or the program cannot be run.
+    pub fn attach(fds: AgentFds) -> Result<Self> {
+        let view = Shared::new(fds.view.as_fd(), false, "the core's view")?;
+        let page = Shared::new(fds.agent.as_fd(), true, "the agent's page")?;
+        let mut hello = Hello::default();
+        run(fds.hello.as_fd(), &mut hello, "qumun_hello")?;
+        let events = EventRing::new(fds.events.as_fd(), EVENT_RING_BYTES)?;
+        // hello made the core stop reading decisions; one last drain may still be under way.
+        std::thread::sleep(Duration::from_millis(1));
+        let decisions = DecisionRing::new(fds.decisions.as_fd(), DECISION_RING_BYTES)?;
+        Ok(Self { fds, events, decisions, view, page })
+    }
+
+    /// A view on the core's page that reads single words, for use in the loop.
+    pub fn view_word(&self, field: ViewWord) -> u64 {
+        let base: *mut u8 = self.view.ptr().cast();
+        // SAFETY: the offset is that of an aligned u64 inside View; the kernel writes whole words.
+        unsafe { AtomicU64::from_ptr(base.add(field.offset()).cast()) }.load(Ordering::Acquire)
+    }
+
+    /// Copies the idle bitmap, one word per 64 CPUs, into `words`.
+    pub fn idle(&self, words: &mut [u64]) {
+        for (i, word) in words.iter_mut().enumerate().take(crate::wire::MAX_CPUS / 64) {
+            // SAFETY: in bounds of View.idle, which lies at offset 0.
+            *word = unsafe { AtomicU64::from_ptr(self.view.ptr().cast::<u64>().add(i)) }.load(Ordering::Relaxed);
+        }
+    }
+
+    /// Tells the core that everything older than `epoch` has been thrown away.
+    pub fn acknowledge(&mut self, epoch: u64) {
+        self.page_word(PageWord::Ack).store(epoch, Ordering::Release);
+    }
+
+    /// One counter of the agent's page, for the loop to keep.
+    pub fn page_word(&self, word: PageWord) -> &AtomicU64 {
+        // SAFETY: an aligned u64 inside AgentPage; all access is atomic.
+        unsafe { AtomicU64::from_ptr(self.page.ptr().cast::<u64>().add(word as usize)) }
+    }
+
+    /// Asks the core for idle CPUs for a batch of tasks: one system call for up to [`SELECT_MAX`].
+    /// Each request's `cpu` is where to look first, and then the CPU that was claimed, or -1.
+    ///
+    /// # Errors
+    /// When there are none or too many requests, or the call fails.
+    pub fn select_cpus(&mut self, requests: &mut [Request]) -> Result<usize> {
+        if requests.is_empty() || requests.len() > SELECT_MAX {
+            return Err(Error::new(
+                ErrorKind::Invalid,
+                format!("{} requests for CPUs in one call; 1 to {SELECT_MAX} are possible", requests.len()),
+            ));
+        }
+        // SAFETY: in bounds by the check; the page is plain data shared with the kernel.
+        let slots = unsafe { (&raw mut (*self.page.ptr()).requests).cast::<Request>() };
+        for (i, request) in requests.iter().enumerate() {
+            // SAFETY: as above.
+            unsafe { slots.add(i).write_volatile(*request) };
+        }
+        let mut select = Select { count: requests.len() as u32, answered: 0 };
+        run(self.fds.select_cpu.as_fd(), &mut select, "qumun_select_cpu")?;
+        for (i, request) in requests.iter_mut().enumerate() {
+            // SAFETY: as above.
+            *request = unsafe { slots.add(i).read_volatile() };
+        }
+        Ok(select.answered as usize)
+    }
+
+    /// Ends the slice of whatever runs on `cpu`.
+    ///
+    /// # Errors
+    /// When there is no such CPU online.
+    pub fn preempt(&self, cpu: i32) -> Result<()> {
+        let mut preempt = Preempt { cpu, reserved: 0 };
+        run(self.fds.preempt.as_fd(), &mut preempt, "qumun_preempt")
+    }
+}
+
+/// A word of [`View`] that the loop reads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ViewWord {
+    /// [`View::mode`].
+    Mode,
+    /// [`View::epoch`].
+    Epoch,
+    /// [`View::agent_runs`].
+    AgentRuns,
+    /// [`View::exited`].
+    Exited,
+    /// [`View::nr_cpu_ids`].
+    NrCpuIds,
+}
+
+impl ViewWord {
+    fn offset(self) -> usize {
+        match self {
+            Self::Mode => std::mem::offset_of!(View, mode),
+            Self::Epoch => std::mem::offset_of!(View, epoch),
+            Self::AgentRuns => std::mem::offset_of!(View, agent_runs),
+            Self::Exited => std::mem::offset_of!(View, exited),
+            Self::NrCpuIds => std::mem::offset_of!(View, nr_cpu_ids),
+        }
+    }
+}
+
+/// A word of [`AgentPage`], by position.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(usize)]
+pub enum PageWord {
+    /// [`AgentPage::ack`].
+    Ack,
+    /// [`AgentPage::events`].
+    Events,
+    /// [`AgentPage::discarded`].
+    Discarded,
+    /// [`AgentPage::published`].
+    Published,
+    /// [`AgentPage::batches`].
+    Batches,
+    /// [`AgentPage::ring_full`].
+    RingFull,
+    /// [`AgentPage::allocations`].
+    Allocations,
+    /// [`AgentPage::resyncs`].
+    Resyncs,
+}
+
+/// `BPF_PROG_RUN` of a SYSCALL program with `args` as its context.
+fn run<T>(program: BorrowedFd<'_>, args: &mut T, name: &str) -> Result<()> {
+    /// The part of `union bpf_attr` that BPF_PROG_RUN reads (include/uapi/linux/bpf.h).
+    #[repr(C)]
+    #[derive(Default)]
+    struct ProgRun {
+        prog_fd: u32,
+        retval: u32,
+        data_size_in: u32,
+        data_size_out: u32,
+        data_in: u64,
+        data_out: u64,
+        repeat: u32,
+        duration: u32,
+        // Without the size a SYSCALL program is refused, whatever old documentation says.
+        ctx_size_in: u32,
+        ctx_size_out: u32,
+        ctx_in: u64,
+        ctx_out: u64,
+        flags: u32,
+        cpu: u32,
+        batch_size: u32,
+        padding: u32,
+    }
+    const BPF_PROG_RUN: libc::c_int = 10;
+    let mut attr = ProgRun {
+        prog_fd: program.as_raw_fd() as u32,
+        ctx_size_in: size_of::<T>() as u32,
+        ctx_in: std::ptr::from_mut(args) as u64,
+        ..ProgRun::default()
+    };
+    // SAFETY: attr is large enough for this command and args lives until the call returns.
+    let ret = unsafe {
+        libc::syscall(libc::SYS_bpf, BPF_PROG_RUN, std::ptr::from_mut(&mut attr), size_of::<ProgRun>())
+    };
+    if ret < 0 {
+        return Err(Error::system(format!("cannot run the core's program {name}")));
+    }
+    match attr.retval as i32 {
+        0 => Ok(()),
+        code => Err(Error::new(ErrorKind::Invalid, format!("{name} refused its arguments"))
+            .because(std::io::Error::from_raw_os_error(-code))),
+    }
+}

@@ -1,0 +1,33 @@
+//! The in-kernel core of [qumun](https://docs.rs/qumun), its loader and its rings.
+//!
+//! A scheduler author uses the crate `qumun`; this one is what it stands on:
+//!
+//! ```text
+//!   kernel                                    user space
+//!  ┌───────────────┐  qm_events (BPF ring)   ┌────────────────┐
+//!  │     core      │ ──────────────────────► │ EventRing      │
+//!  │ bpf/core.bpf.c│                         │   agent        │
+//!  │  custody,     │ ◄────────────────────── │ DecisionRing   │
+//!  │  latch,       │ qm_decisions (user ring)└────────────────┘
+//!  │  counters     │ ── view (read-only) ──►  mode, epoch, idle CPUs
+//!  └───────────────┘ ◄─ agent page ────────   acknowledged epoch
+//! ```
+//!
+//! * [`wire`]: the records, the same as in `bpf/wire.h`, asserted on both sides.
+//! * [`ring`]: both rings, read and written in place through `mmap`, positions published per batch.
+//! * [`agent`]: what the agent's process holds: the rings, the pages and the SYSCALL programs.
+//! * [`probe`]: what this machine can do, and why not.
+//! * [`stats`]: counters summed over CPUs, the two ledgers, the legs of a wakeup.
+//! * [`loader`] (feature `loader`): load, attach, detach. It holds the link that keeps the scheduler.
+
+pub mod agent;
+mod error;
+#[cfg(feature = "loader")]
+pub mod loader;
+mod map;
+pub mod probe;
+pub mod ring;
+pub mod stats;
+pub mod wire;
+
+pub use error::{Error, ErrorKind, Result};

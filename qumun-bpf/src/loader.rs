@@ -1,0 +1,491 @@
+//! Loads the core, attaches it, and reads what it counts.
+//!
+//! The object is embedded. What the running kernel lacks is taken out before the load: operations by
+//! name (their programs' autoload with them), flags that its BTF does not know. Kernel functions in
+//! their several spellings are weak symbols in the core, so nothing has to be chosen here by version.
+
+use std::collections::BTreeSet;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Mutex;
+
+use libbpf_rs::btf::{Btf, types};
+use libbpf_rs::{Link, MapCore, Object, ObjectBuilder, OpenObject, PrintLevel};
+
+use crate::agent::AgentFds;
+use crate::map::{Mapping, Shared, page_size};
+use crate::probe::Probe;
+use crate::stats::{self, Leg};
+use crate::wire::{AgentPage, Config, Counters, Exit, LEGS, Legs, View};
+use crate::{Error, ErrorKind, Result};
+
+/// The compiled core.
+const OBJECT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/core.bpf.o"));
+
+/// Functions of `struct sched_ext_ops` in the order of `bpf/kernel.h`, with their programs.
+const MEMBERS: [(&str, &str); 18] = [
+    ("select_cpu", "qumun_pick_cpu"),
+    ("enqueue", "qumun_enqueue"),
+    ("dequeue", "qumun_dequeue"),
+    ("dispatch", "qumun_dispatch"),
+    ("tick", "qumun_tick"),
+    ("running", "qumun_running"),
+    ("stopping", "qumun_stopping"),
+    ("quiescent", "qumun_quiescent"),
+    ("update_idle", "qumun_update_idle"),
+    ("init_task", "qumun_init_task"),
+    ("exit_task", "qumun_exit_task"),
+    ("enable", "qumun_enable"),
+    ("disable", "qumun_disable"),
+    ("cpu_online", "qumun_cpu_online"),
+    ("cpu_offline", "qumun_cpu_offline"),
+    ("cpu_release", "qumun_cpu_release"),
+    ("init", "qumun_init"),
+    ("exit", "qumun_exit"),
+];
+/// Offsets of the plain members behind them.
+const FLAGS_AT: usize = MEMBERS.len() * 8;
+const TIMEOUT_AT: usize = FLAGS_AT + 12;
+const DUMP_LEN_AT: usize = FLAGS_AT + 16;
+const NAME_AT: usize = FLAGS_AT + 20;
+const NAME_LEN: usize = 128;
+
+const SWITCH_PROGRAM: &str = "qumun_switch";
+
+/// How to load the core. Every field has a default.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Options {
+    /// Name of the scheduler, as shown in `/sys/kernel/sched_ext/root/ops`: letters, digits, `_`, `.`.
+    pub name: String,
+    /// Settings of the core. `nr_cpu_ids` is filled in from the machine.
+    pub config: Config,
+    /// The kernel's watchdog: a runnable task that does not run for this long ejects the scheduler.
+    pub timeout_ms: u32,
+    /// Length of the kernel's dump when it ejects us; 0 for the kernel's default (32 KiB).
+    pub exit_dump_len: u32,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            name: "qumun".into(),
+            config: Config {
+                slice_ns: 5_000_000,
+                slice_min_ns: 100_000,
+                slice_max_ns: 20_000_000,
+                late_ns: 30_000_000,
+                preempt_ns: 1_000_000,
+                nr_cpu_ids: 0,
+                debug: 0,
+            },
+            timeout_ms: 5000,
+            exit_dump_len: 0,
+        }
+    }
+}
+
+/// The core, loaded into the kernel and not yet scheduling.
+#[derive(Debug)]
+pub struct Loaded {
+    object: Object,
+    maps: Maps,
+    probe: Probe,
+    watches_switch: bool,
+}
+
+/// The core, scheduling. Dropping it gives the machine back to the kernel's own scheduler.
+#[derive(Debug)]
+pub struct Attached {
+    // Order matters: the link goes first.
+    link: Option<Link>,
+    switch: Option<Link>,
+    loaded: Loaded,
+}
+
+#[derive(Debug)]
+struct Maps {
+    view: Shared<View>,
+    agent: Shared<AgentPage>,
+    exit: Shared<Exit>,
+    counters: Mapping,
+    legs: Mapping,
+}
+
+/// Loads the core after asking the machine whether it can.
+///
+/// # Errors
+/// The first obstacle ([`Probe::check`]), or what the kernel said when it refused.
+pub fn load(options: &Options) -> Result<Loaded> {
+    let probe = Probe::here();
+    probe.check()?;
+    check_name(&options.name)?;
+    unlimited_memlock();
+
+    let kernel = Kernel::read()?;
+    let collected = collect_messages();
+    let mut open = ObjectBuilder::default()
+        .name("qumun")
+        .and_then(|builder| builder.open_memory(OBJECT))
+        .map_err(|e| Error::new(ErrorKind::Load, "the embedded core cannot be read").because(e))?;
+    let config = Config { nr_cpu_ids: probe.nr_cpu_ids, ..options.config };
+    check_config(&config)?;
+    prepare(&mut open, options, &config, &kernel)?;
+    let object = open.load().map_err(|e| {
+        Error::new(
+            ErrorKind::Load,
+            format!("kernel {} refused the core; it said:\n{}", probe.release, collected.tail()),
+        )
+        .because(e)
+    })?;
+    drop(collected);
+    let maps = Maps::map(&object)?;
+    Ok(Loaded { object, maps, probe, watches_switch: kernel.deprecates_cpu_release() })
+}
+
+fn check_name(name: &str) -> Result<()> {
+    let fits = (1..NAME_LEN).contains(&name.len());
+    if fits && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-')) {
+        return Ok(());
+    }
+    Err(Error::new(
+        ErrorKind::Invalid,
+        format!("'{name}' is no name for a scheduler: 1 to {} letters, digits, '_', '.' or '-'", NAME_LEN - 1),
+    ))
+}
+
+fn check_config(c: &Config) -> Result<()> {
+    if c.slice_min_ns == 0 || c.slice_min_ns > c.slice_ns || c.slice_ns > c.slice_max_ns {
+        return Err(Error::new(
+            ErrorKind::Invalid,
+            format!(
+                "slices must be ordered 0 < min <= default <= max, not {} / {} / {} ns",
+                c.slice_min_ns, c.slice_ns, c.slice_max_ns
+            ),
+        ));
+    }
+    // The buckets in which undecided events are counted span 268 ms.
+    if !(8_000_000..=200_000_000).contains(&c.late_ns) {
+        return Err(Error::new(
+            ErrorKind::Invalid,
+            format!("an event can be late after 8 to 200 ms, not {} ns", c.late_ns),
+        ));
+    }
+    Ok(())
+}
+
+/// Before 5.11 BPF memory counted against this limit, and mlockall still does.
+fn unlimited_memlock() {
+    let limit = libc::rlimit { rlim_cur: libc::RLIM_INFINITY, rlim_max: libc::RLIM_INFINITY };
+    // SAFETY: a valid pointer; a failure leaves the limit as it was, and the load says so if it matters.
+    unsafe { libc::setrlimit(libc::RLIMIT_MEMLOCK, &raw const limit) };
+}
+
+/// What the running kernel's BTF says.
+struct Kernel {
+    members: BTreeSet<String>,
+    flags: Vec<(String, u64)>,
+    exact_dequeue: bool,
+    reenqueue_anywhere: bool,
+}
+
+impl Kernel {
+    fn read() -> Result<Self> {
+        let btf = Btf::from_vmlinux()
+            .map_err(|e| Error::new(ErrorKind::NoBtf, "cannot read the kernel's type information").because(e))?;
+        let members = btf
+            .type_by_name::<types::Struct<'_>>("sched_ext_ops")
+            .map(|s| s.iter().filter_map(|m| Some(m.name?.to_string_lossy().into_owned())).collect())
+            .unwrap_or_default();
+        Ok(Self {
+            members,
+            flags: enum_values(&btf, "scx_ops_flags"),
+            exact_dequeue: enum_values(&btf, "scx_deq_flags").iter().any(|(n, _)| n == "SCX_DEQ_SCHED_CHANGE"),
+            reenqueue_anywhere: btf.type_by_name::<types::Func<'_>>("scx_bpf_reenqueue_local___v2").is_some(),
+        })
+    }
+
+    fn flag(&self, name: &str) -> u64 {
+        self.flags.iter().find(|(n, _)| n == name).map_or(0, |(_, v)| *v)
+    }
+
+    /// Kernels that let us hand back a local queue from anywhere warn about cpu_release.
+    fn deprecates_cpu_release(&self) -> bool {
+        self.reenqueue_anywhere
+    }
+
+    /// Operations not to be used here: missing ones, and of two that tell the same, one.
+    fn unwanted(&self, member: &str) -> bool {
+        match member {
+            "dequeue" => !self.exact_dequeue,
+            "quiescent" => self.exact_dequeue,
+            "cpu_release" if self.deprecates_cpu_release() => true,
+            other => !self.members.contains(other),
+        }
+    }
+}
+
+fn enum_values(btf: &Btf<'_>, name: &str) -> Vec<(String, u64)> {
+    if let Some(e) = btf.type_by_name::<types::Enum64<'_>>(name) {
+        return e.iter().filter_map(|v| Some((v.name?.to_string_lossy().into_owned(), v.value as u64))).collect();
+    }
+    let Some(e) = btf.type_by_name::<types::Enum<'_>>(name) else { return Vec::new() };
+    e.iter().filter_map(|v| Some((v.name?.to_string_lossy().into_owned(), v.value as u64))).collect()
+}
+
+/// Fits the object to the kernel: settings, name, flags, and without what is not there.
+fn prepare(open: &mut OpenObject, options: &Options, config: &Config, kernel: &Kernel) -> Result<()> {
+    let mut dropped = BTreeSet::new();
+    for mut map in open.maps_mut() {
+        let name = map.name().to_string_lossy().into_owned();
+        if name.ends_with("qm_config") || name.starts_with(".rodata.qm_co") {
+            let bytes = map.initial_value_mut().ok_or_else(|| incomplete("settings"))?;
+            // SAFETY: Config is repr(C) plain data without padding.
+            let raw = unsafe {
+                std::slice::from_raw_parts(std::ptr::from_ref(config).cast::<u8>(), size_of::<Config>())
+            };
+            bytes.get_mut(..raw.len()).ok_or_else(|| incomplete("settings"))?.copy_from_slice(raw);
+        } else if name == "qumun_ops" {
+            let ops = map.initial_value_mut().ok_or_else(|| incomplete("operations"))?;
+            if ops.len() < NAME_AT + NAME_LEN {
+                return Err(incomplete("operations"));
+            }
+            for (i, (member, program)) in MEMBERS.iter().enumerate() {
+                if kernel.unwanted(member) {
+                    ops[i * 8..(i + 1) * 8].fill(0);
+                    dropped.insert(*program);
+                }
+            }
+            let flags = kernel.flag("SCX_OPS_KEEP_BUILTIN_IDLE") | kernel.flag("SCX_OPS_ENQ_LAST");
+            ops[FLAGS_AT..FLAGS_AT + 8].copy_from_slice(&flags.to_ne_bytes());
+            ops[TIMEOUT_AT..TIMEOUT_AT + 4].copy_from_slice(&options.timeout_ms.to_ne_bytes());
+            ops[DUMP_LEN_AT..DUMP_LEN_AT + 4].copy_from_slice(&options.exit_dump_len.to_ne_bytes());
+            ops[NAME_AT..NAME_AT + NAME_LEN].fill(0);
+            ops[NAME_AT..NAME_AT + options.name.len()].copy_from_slice(options.name.as_bytes());
+        }
+    }
+    if !kernel.deprecates_cpu_release() {
+        dropped.insert(SWITCH_PROGRAM);
+    }
+    for mut program in open.progs_mut() {
+        if dropped.contains(&*program.name().to_string_lossy()) {
+            program.set_autoload(false);
+        }
+    }
+    Ok(())
+}
+
+fn incomplete(what: &str) -> Error {
+    Error::new(ErrorKind::Load, format!("the embedded core has no {what}: it was built wrongly"))
+}
+
+impl Maps {
+    fn map(object: &Object) -> Result<Self> {
+        let fd = |suffix: &str| {
+            object
+                .maps()
+                .find(|m| m.name().to_string_lossy().ends_with(suffix))
+                .ok_or_else(|| incomplete(&format!("map {suffix}")))
+        };
+        let cpus = crate::wire::MAX_CPUS;
+        let area = |suffix: &str, each: usize, what: &str| {
+            let len = (each * cpus).next_multiple_of(page_size());
+            Mapping::new(fd(suffix)?.as_fd(), len, 0, false, what)
+        };
+        Ok(Self {
+            view: Shared::new(fd("qm_view")?.as_fd(), false, "the core's view")?,
+            agent: Shared::new(fd("qm_agent")?.as_fd(), false, "the agent's page")?,
+            exit: Shared::new(fd("qm_exit")?.as_fd(), false, "the exit record")?,
+            counters: area("qm_count", size_of::<Counters>(), "the counters")?,
+            legs: area("qm_legs", size_of::<Legs>(), "the legs")?,
+        })
+    }
+
+    fn per_cpu<T: Copy>(mapping: &Mapping, cpus: usize) -> Vec<T> {
+        (0..cpus)
+            .map(|cpu| {
+                let at = mapping.at(cpu * size_of::<T>(), size_of::<T>()).cast::<T>();
+                // SAFETY: in bounds; T is plain data; the kernel writes it, hence volatile.
+                unsafe { at.read_volatile() }
+            })
+            .collect()
+    }
+}
+
+impl Loaded {
+    /// Starts to schedule. Until an agent introduces itself the core does it alone.
+    ///
+    /// # Errors
+    /// When the kernel refuses, most often because another scheduler was loaded meanwhile.
+    pub fn attach(mut self) -> Result<Attached> {
+        let collected = collect_messages();
+        let link = self
+            .object
+            .maps_mut()
+            .find(|m| m.name() == "qumun_ops")
+            .ok_or_else(|| incomplete("operations"))?
+            .attach_struct_ops()
+            .map_err(|e| {
+                Error::new(ErrorKind::Load, format!("the kernel did not start the scheduler\n{}", collected.tail()))
+                    .because(e)
+            })?;
+        drop(collected);
+        let mut attached = Attached { link: Some(link), switch: None, loaded: self };
+        if attached.loaded.watches_switch {
+            let program = attached.loaded.object.progs_mut().find(|p| p.name() == SWITCH_PROGRAM);
+            attached.switch = program
+                .map(|p| p.attach())
+                .transpose()
+                .map_err(|e| Error::new(ErrorKind::Load, "cannot watch sched_switch").because(e))?;
+        }
+        Ok(attached)
+    }
+
+    /// What this machine said before the load.
+    pub fn probe(&self) -> &Probe {
+        &self.probe
+    }
+
+    /// Descriptors for an agent, duplicated: the caller owns them.
+    ///
+    /// # Errors
+    /// When there are no descriptors left.
+    pub fn agent_fds(&self) -> Result<AgentFds> {
+        let own = |fd: std::os::fd::BorrowedFd<'_>| -> Result<OwnedFd> {
+            fd.try_clone_to_owned().map_err(|e| Error::new(ErrorKind::System, "cannot duplicate a descriptor").because(e))
+        };
+        let map = |suffix: &str| {
+            let found = self.object.maps().find(|m| m.name().to_string_lossy().ends_with(suffix));
+            own(found.ok_or_else(|| incomplete(suffix))?.as_fd())
+        };
+        let program = |name: &str| {
+            let found = self.object.progs().find(|p| p.name() == name);
+            own(found.ok_or_else(|| incomplete(name))?.as_fd())
+        };
+        Ok(AgentFds {
+            events: map("qm_events")?,
+            decisions: map("qm_decisions")?,
+            view: map("qm_view")?,
+            agent: map("qm_agent")?,
+            hello: program("qumun_hello")?,
+            select_cpu: program("qumun_select_cpu")?,
+            preempt: program("qumun_preempt")?,
+        })
+    }
+
+    /// What the core shows now.
+    pub fn view(&self) -> View {
+        self.maps.view.read()
+    }
+
+    /// What the agent shows now.
+    pub fn agent_page(&self) -> AgentPage {
+        self.maps.agent.read()
+    }
+
+    /// Counters of each CPU.
+    pub fn counters(&self) -> Vec<Counters> {
+        Maps::per_cpu(&self.maps.counters, self.probe.nr_cpu_ids as usize)
+    }
+
+    /// Counters of all CPUs.
+    pub fn totals(&self) -> Counters {
+        stats::sum(&self.counters())
+    }
+
+    /// The legs of sampled wakeups.
+    pub fn legs(&self) -> [Leg; LEGS] {
+        Leg::sum(&Maps::per_cpu::<Legs>(&self.maps.legs, self.probe.nr_cpu_ids as usize))
+    }
+}
+
+impl std::ops::Deref for Attached {
+    type Target = Loaded;
+
+    fn deref(&self) -> &Loaded {
+        &self.loaded
+    }
+}
+
+impl Attached {
+    /// Was the scheduler removed, by the kernel or by us?
+    pub fn exited(&self) -> Option<ExitRecord> {
+        if self.view().exited == 0 {
+            return None;
+        }
+        let exit = self.maps.exit.read();
+        let text = |bytes: &[u8]| {
+            let end = bytes.iter().position(|b| *b == 0).unwrap_or(bytes.len());
+            String::from_utf8_lossy(&bytes[..end]).trim_end().to_owned()
+        };
+        Some(ExitRecord {
+            kind: exit.kind,
+            code: exit.code,
+            reason: text(&exit.reason),
+            message: text(&exit.msg),
+            dump: text(&exit.dump),
+        })
+    }
+
+    /// Stops scheduling and returns what the kernel recorded, with the object for the last counters.
+    pub fn detach(mut self) -> (Option<ExitRecord>, Loaded) {
+        self.switch = None;
+        // Dropping the link returns when every task is back with the kernel's own scheduler.
+        self.link = None;
+        let exit = self.exited();
+        (exit, self.loaded)
+    }
+}
+
+/// Why the scheduler was removed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ExitRecord {
+    /// `enum scx_exit_kind`: 64 by user space, 65 by BPF, 66 by the kernel, 67 SysRq, from 1024 an error.
+    pub kind: u32,
+    /// `SCX_ECODE_*`.
+    pub code: i64,
+    /// In the kernel's words.
+    pub reason: String,
+    /// What exactly.
+    pub message: String,
+    /// The kernel's dump of queues and tasks, when it ejected us.
+    pub dump: String,
+}
+
+impl ExitRecord {
+    /// Did the kernel have to remove us?
+    pub fn is_error(&self) -> bool {
+        self.kind >= 1024
+    }
+}
+
+/// What libbpf and the verifier said, kept for the error message.
+static MESSAGES: Mutex<String> = Mutex::new(String::new());
+
+struct Collected(Option<(PrintLevel, libbpf_rs::PrintCallback)>);
+
+fn collect_messages() -> Collected {
+    fn keep(_: PrintLevel, text: String) {
+        if let Ok(mut messages) = MESSAGES.lock() {
+            messages.push_str(&text);
+        }
+    }
+    if let Ok(mut messages) = MESSAGES.lock() {
+        messages.clear();
+    }
+    Collected(libbpf_rs::set_print(Some((PrintLevel::Info, keep))))
+}
+
+impl Collected {
+    /// The last lines: the verifier's reason stands at the end of its log.
+    fn tail(&self) -> String {
+        let messages = MESSAGES.lock().map(|m| m.clone()).unwrap_or_default();
+        let lines: Vec<&str> = messages.lines().collect();
+        lines[lines.len().saturating_sub(40)..].join("\n")
+    }
+}
+
+impl Drop for Collected {
+    fn drop(&mut self) {
+        libbpf_rs::set_print(self.0.take());
+    }
+}

@@ -1,0 +1,94 @@
+//! Memory that is shared with the kernel.
+
+use std::marker::PhantomData;
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::ptr::NonNull;
+
+use crate::{Error, Result};
+
+pub(crate) fn page_size() -> usize {
+    // SAFETY: sysconf has no preconditions.
+    let size = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+    usize::try_from(size).unwrap_or(4096)
+}
+
+/// A piece of a BPF map, mapped and present in memory until dropped.
+#[derive(Debug)]
+pub(crate) struct Mapping {
+    start: NonNull<u8>,
+    len: usize,
+}
+
+// SAFETY: the memory belongs to the mapping, is shared with the kernel anyway, and every access goes
+// through atomics or volatile copies.
+unsafe impl Send for Mapping {}
+// SAFETY: as above.
+unsafe impl Sync for Mapping {}
+
+impl Mapping {
+    pub(crate) fn new(fd: BorrowedFd<'_>, len: usize, offset: usize, writable: bool, what: &str) -> Result<Self> {
+        let prot = if writable { libc::PROT_READ | libc::PROT_WRITE } else { libc::PROT_READ };
+        let offset = libc::off_t::try_from(offset)
+            .map_err(|e| Error::new(crate::ErrorKind::Invalid, format!("offset of {what}")).because(e))?;
+        // SAFETY: a new mapping at an address of the kernel's choice overlaps nothing.
+        let start = unsafe {
+            libc::mmap(
+                std::ptr::null_mut(),
+                len,
+                prot,
+                // Present from the start: the agent must never wait for a page fault.
+                libc::MAP_SHARED | libc::MAP_POPULATE,
+                fd.as_raw_fd(),
+                offset,
+            )
+        };
+        if start == libc::MAP_FAILED {
+            return Err(Error::system(format!("cannot map {what} ({len} bytes at {offset})")));
+        }
+        match NonNull::new(start.cast()) {
+            Some(start) => Ok(Self { start, len }),
+            None => Err(Error::new(crate::ErrorKind::System, format!("{what} was mapped at address 0"))),
+        }
+    }
+
+    /// A pointer to `size` bytes at `offset`.
+    ///
+    /// # Panics
+    /// When that is outside the mapping: a mistake in this crate, never caused by what is in memory.
+    pub(crate) fn at(&self, offset: usize, size: usize) -> *mut u8 {
+        assert!(offset.checked_add(size).is_some_and(|end| end <= self.len), "outside the mapping");
+        // SAFETY: in bounds by the line above.
+        unsafe { self.start.as_ptr().add(offset) }
+    }
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        // SAFETY: start and len are those of a successful mmap, and nothing refers to it any more.
+        unsafe { libc::munmap(self.start.as_ptr().cast(), self.len) };
+    }
+}
+
+/// One value of type `T` in a map, which the kernel may change at any time.
+#[derive(Debug)]
+pub(crate) struct Shared<T> {
+    mapping: Mapping,
+    of: PhantomData<T>,
+}
+
+impl<T: Copy> Shared<T> {
+    pub(crate) fn new(fd: BorrowedFd<'_>, writable: bool, what: &str) -> Result<Self> {
+        let len = size_of::<T>().next_multiple_of(page_size());
+        Ok(Self { mapping: Mapping::new(fd, len, 0, writable, what)?, of: PhantomData })
+    }
+
+    pub(crate) fn ptr(&self) -> *mut T {
+        self.mapping.at(0, size_of::<T>()).cast()
+    }
+
+    /// A copy of the whole, not atomic over more than a word.
+    pub(crate) fn read(&self) -> T {
+        // SAFETY: in bounds and page aligned; T is plain data for which every bit pattern is valid.
+        unsafe { self.ptr().read_volatile() }
+    }
+}

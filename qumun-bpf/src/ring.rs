@@ -1,0 +1,187 @@
+//! Both rings, in place.
+//!
+//! The layout is the kernel's (`kernel/bpf/ringbuf.c`): one page with the consumer's position, one
+//! with the producer's, then the data twice in a row, so that a record never wraps. A record is an
+//! 8-byte header (length with two flag bits, then a word for the kernel) and the payload, padded to 8.
+//! libbpf moves one record per call; here a batch moves per position update.
+
+use std::os::fd::BorrowedFd;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+use crate::map::{Mapping, page_size};
+use crate::wire::{Decision, Event};
+use crate::{Error, ErrorKind, Result};
+
+const HEADER: usize = 8;
+const BUSY: u32 = 1 << 31;
+const DISCARD: u32 = 1 << 30;
+const RECORD: usize = HEADER + size_of::<Decision>();
+
+/// Bytes of the map `qm_events`, as in `bpf/state.h`.
+pub const EVENT_RING_BYTES: usize = 1 << 20;
+/// Bytes of the map `qm_decisions`.
+pub const DECISION_RING_BYTES: usize = 1 << 19;
+
+fn position(mapping: &Mapping) -> &AtomicU64 {
+    // SAFETY: the first word of a page-aligned mapping; both sides access it atomically only.
+    unsafe { AtomicU64::from_ptr(mapping.at(0, 8).cast()) }
+}
+
+/// The consumer of events.
+#[derive(Debug)]
+pub struct EventRing {
+    consumer: Mapping,
+    producer: Mapping,
+    mask: u64,
+}
+
+impl EventRing {
+    /// Maps the ring. `bytes` is the map's `max_entries`, a power of two.
+    ///
+    /// # Errors
+    /// When the map cannot be mapped, or `bytes` is no power of two.
+    pub fn new(fd: BorrowedFd<'_>, bytes: usize) -> Result<Self> {
+        if !bytes.is_power_of_two() {
+            return Err(Error::new(ErrorKind::Invalid, format!("a ring of {bytes} bytes")));
+        }
+        let page = page_size();
+        Ok(Self {
+            consumer: Mapping::new(fd, page, 0, true, "the event ring's consumer position")?,
+            producer: Mapping::new(fd, page + 2 * bytes, page, false, "the event ring")?,
+            mask: bytes as u64 - 1,
+        })
+    }
+
+    /// Hands every complete record to `sink` until it returns `false`; that record stays in the
+    /// ring, as do those behind it. Returns how many were consumed. The position is published once.
+    pub fn drain(&mut self, mut sink: impl FnMut(&Event) -> bool) -> usize {
+        let page = page_size();
+        let end = position(&self.producer).load(Ordering::Acquire);
+        let mut at = position(&self.consumer).load(Ordering::Relaxed);
+        let start = at;
+        let mut taken = 0;
+        while at < end {
+            let offset = page + (at & self.mask) as usize;
+            // SAFETY: a header is 8-aligned and inside the data area; the kernel writes it atomically.
+            let header = unsafe { AtomicU32::from_ptr(self.producer.at(offset, HEADER).cast()) };
+            let word = header.load(Ordering::Acquire);
+            if word & BUSY != 0 {
+                break;
+            }
+            let len = (word & !DISCARD) as usize;
+            if word & DISCARD == 0 && len == size_of::<Event>() {
+                let payload = self.producer.at(offset + HEADER, len).cast::<Event>();
+                // SAFETY: in bounds, 8-aligned, and the kernel writes no more to a record that is
+                // not busy until we move the consumer's position past it.
+                if !sink(unsafe { &*payload }) {
+                    break;
+                }
+                taken += 1;
+            }
+            at += (len + HEADER).next_multiple_of(8) as u64;
+        }
+        if at != start {
+            position(&self.consumer).store(at, Ordering::Release);
+        }
+        taken
+    }
+
+    /// Throws away every record up to now. Returns how many.
+    pub fn discard(&mut self) -> usize {
+        self.drain(|_| true)
+    }
+}
+
+/// The producer of decisions.
+#[derive(Debug)]
+pub struct DecisionRing {
+    consumer: Mapping,
+    producer: Mapping,
+    mask: u64,
+    /// Where the next record goes; published only by [`DecisionRing::publish`].
+    next: u64,
+}
+
+impl DecisionRing {
+    /// Maps the ring and drops whatever an earlier producer left in it. Call it only while the core
+    /// is degraded, when it does not read the ring.
+    ///
+    /// # Errors
+    /// When the map cannot be mapped, or `bytes` is no power of two.
+    pub fn new(fd: BorrowedFd<'_>, bytes: usize) -> Result<Self> {
+        if !bytes.is_power_of_two() {
+            return Err(Error::new(ErrorKind::Invalid, format!("a ring of {bytes} bytes")));
+        }
+        let page = page_size();
+        let mut ring = Self {
+            consumer: Mapping::new(fd, page, 0, false, "the decision ring's consumer position")?,
+            producer: Mapping::new(fd, page + 2 * bytes, page, true, "the decision ring")?,
+            mask: bytes as u64 - 1,
+            next: 0,
+        };
+        ring.resync();
+        Ok(ring)
+    }
+
+    /// Takes back everything that the core has not read.
+    pub fn resync(&mut self) {
+        self.next = position(&self.consumer).load(Ordering::Acquire);
+        position(&self.producer).store(self.next, Ordering::Release);
+    }
+
+    /// Writes a decision. The core sees it after [`DecisionRing::publish`].
+    ///
+    /// # Errors
+    /// [`Full`], when the core has not read enough; the decision is the caller's still.
+    pub fn push(&mut self, decision: &Decision) -> std::result::Result<(), Full> {
+        let read = position(&self.consumer).load(Ordering::Acquire);
+        if self.next.wrapping_sub(read) + RECORD as u64 > self.mask + 1 {
+            return Err(Full);
+        }
+        let offset = page_size() + (self.next & self.mask) as usize;
+        let header = self.producer.at(offset, RECORD);
+        // SAFETY: in bounds (the data area is mapped twice), 8-aligned, and not yet published.
+        unsafe {
+            header.cast::<u64>().write(size_of::<Decision>() as u64);
+            header.add(HEADER).cast::<Decision>().write(*decision);
+        }
+        self.next += RECORD as u64;
+        Ok(())
+    }
+
+    /// Shows the core everything pushed since the last time. One store, however many there are.
+    pub fn publish(&mut self) {
+        position(&self.producer).store(self.next, Ordering::Release);
+    }
+
+    /// Writes raw bytes where records go and publishes any position: for tests that play a hostile
+    /// agent.
+    #[doc(hidden)]
+    pub fn scribble(&mut self, offset: usize, bytes: &[u8], producer_position: Option<u64>) {
+        let at = page_size() + (offset & self.mask as usize);
+        let target = self.producer.at(at, bytes.len());
+        // SAFETY: in bounds; the memory is shared with the kernel, which copies before it trusts.
+        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), target, bytes.len()) };
+        if let Some(p) = producer_position {
+            position(&self.producer).store(p, Ordering::Release);
+        }
+    }
+
+    /// The core's position, for tests.
+    #[doc(hidden)]
+    pub fn consumer_position(&self) -> u64 {
+        position(&self.consumer).load(Ordering::Acquire)
+    }
+}
+
+/// The ring has no room for another decision.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Full;
+
+impl std::fmt::Display for Full {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("the decision ring is full")
+    }
+}
+
+impl std::error::Error for Full {}

@@ -1,0 +1,339 @@
+//! The records that the core and the agent exchange: the mirror of `bpf/wire.h`.
+//!
+//! Times are nanoseconds of `CLOCK_MONOTONIC`. Sizes and offsets are asserted here and there.
+
+use std::mem::{offset_of, size_of};
+
+/// Most CPUs that the core can serve.
+pub const MAX_CPUS: usize = 1024;
+/// [`Decision::cpu`] for "no CPU in particular".
+pub const CPU_ANY: i32 = -1;
+/// How many legs of a wakeup are timed.
+pub const LEGS: usize = 5;
+/// How many log2(ns) buckets each leg has.
+pub const LEG_BUCKETS: usize = 36;
+/// Most requests in one call of `qumun_select_cpu`.
+pub const SELECT_MAX: usize = 64;
+/// Room for the kernel's dump in [`Exit`].
+pub const DUMP_LEN: usize = 32768;
+
+/// [`Event::kind`]: a task wants to run and waits for a decision.
+pub const EVENT_QUEUED: u32 = 1;
+/// [`Event::kind`]: a task is gone.
+pub const EVENT_EXIT: u32 = 2;
+/// [`Event::flags`]: the legs of this wakeup are timed, stamp the decision.
+pub const EVENT_SAMPLED: u32 = 1;
+/// [`Event::flags`]: the task slept before.
+pub const EVENT_WAKEUP: u32 = 2;
+/// [`Event::flags`]: a kernel thread.
+pub const EVENT_KTHREAD: u32 = 4;
+
+/// [`View::mode`]: the core schedules by itself.
+pub const DEGRADED: u64 = 0;
+/// [`View::mode`]: the agent decides.
+pub const NORMAL: u64 = 1;
+/// Names of the reasons in [`View::reason`] and [`View::entered`].
+pub const REASONS: [&str; 4] = ["start", "late", "agent exit", "new agent"];
+/// Names of the legs in [`Legs::hist`].
+pub const LEG_NAMES: [&str; LEGS] =
+    ["enqueued-seen", "seen-decided", "decided-inserted", "inserted-running", "enqueued-running"];
+
+/// Core to agent: something about a task.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Event {
+    /// When the core wrote it.
+    pub enqueued_at: u64,
+    /// Which enqueue of this pid this is; a decision must repeat it.
+    pub generation: u64,
+    /// Inode of the task's cgroup v2 directory.
+    pub cgroup_id: u64,
+    /// `SCX_ENQ_*` as the kernel gave them.
+    pub enq_flags: u64,
+    /// When the last run on a CPU began.
+    pub started_at: u64,
+    /// When it ended.
+    pub stopped_at: u64,
+    /// Nanoseconds on a CPU since the last sleep.
+    pub exec_runtime: u64,
+    /// The core's own virtual time of the task, weight applied.
+    pub vtime: u64,
+    /// Affinity of CPUs 0..63, one bit each.
+    pub allowed: u64,
+    /// The thread.
+    pub pid: i32,
+    /// Its process.
+    pub tgid: i32,
+    /// Where it ran last.
+    pub cpu: i32,
+    /// Who woke it, 0 if nobody.
+    pub waker: i32,
+    /// 1..10000, 100 is nice 0.
+    pub weight: u32,
+    /// How many CPUs it may use.
+    pub nr_cpus_allowed: u32,
+    /// The agreement that this event belongs to.
+    pub epoch: u32,
+    /// `EVENT_SAMPLED`, `EVENT_WAKEUP`, `EVENT_KTHREAD`.
+    pub flags: u32,
+    /// `EVENT_QUEUED` or `EVENT_EXIT`.
+    pub kind: u32,
+    /// Zero.
+    pub reserved: u32,
+    /// Name of the thread, NUL padded.
+    pub comm: [u8; 16],
+}
+
+/// Agent to core: where and for how long a task shall run.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Decision {
+    /// Of the event that this answers.
+    pub generation: u64,
+    /// 0 for the core's default.
+    pub slice_ns: u64,
+    /// Order among the tasks waiting for the same CPU, or for any.
+    pub vtime: u64,
+    /// When the event was read; 0 if it was not sampled.
+    pub seen_at: u64,
+    /// When the decision was made; 0 if the event was not sampled.
+    pub decided_at: u64,
+    /// The thread.
+    pub pid: i32,
+    /// A CPU or [`CPU_ANY`].
+    pub cpu: i32,
+    /// Must be 0.
+    pub flags: u32,
+    /// Must be 0.
+    pub reserved: u32,
+}
+
+/// Argument of `qumun_hello`.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Hello {
+    /// Out: the epoch to acknowledge first.
+    pub epoch: u32,
+    /// Zero.
+    pub reserved: u32,
+}
+
+/// Argument of `qumun_select_cpu`.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Select {
+    /// In: how many of [`AgentPage::requests`] to answer.
+    pub count: u32,
+    /// Out: how many got an idle CPU.
+    pub answered: u32,
+}
+
+/// Argument of `qumun_preempt`.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Preempt {
+    /// The CPU whose slice shall end.
+    pub cpu: i32,
+    /// Zero.
+    pub reserved: u32,
+}
+
+/// One question to `qumun_select_cpu` and its answer.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Request {
+    /// For which thread.
+    pub pid: i32,
+    /// In: where to look first. Out: the CPU that was claimed, or -1.
+    pub cpu: i32,
+}
+
+/// What the core shows; user space maps it read-only.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub struct View {
+    /// One bit a CPU: idle now.
+    pub idle: [u64; MAX_CPUS / 64],
+    /// [`DEGRADED`] or [`NORMAL`].
+    pub mode: u64,
+    /// Changes when the core takes over: whatever the agent holds is void then.
+    pub epoch: u64,
+    /// When the present degraded period began, 0 while normal.
+    pub degraded_since: u64,
+    /// How long it lasts at least.
+    pub dwell_ns: u64,
+    /// How often the agent was put on a CPU.
+    pub agent_runs: u64,
+    /// 1 after the scheduler was removed.
+    pub exited: u64,
+    /// CPU numbers are below this.
+    pub nr_cpu_ids: u64,
+    /// Why the last degraded period began, an index into [`REASONS`].
+    pub reason: u64,
+    /// The agent's thread, 0 if there is none.
+    pub agent_pid: i32,
+    /// The agent's process.
+    pub agent_tgid: i32,
+    /// Degraded periods begun, by reason.
+    pub entered: [u64; REASONS.len()],
+    /// Degraded periods ended.
+    pub left: u64,
+    /// Total length of the ended ones.
+    pub degraded_ns: u64,
+    /// Largest lateness of an event at which the core took over.
+    pub longest_late_ns: u64,
+    /// Placed tasks that a policy let wait too long and the core served.
+    pub rescued: u64,
+}
+
+/// What the agent shows; the core believes nothing in it but `ack`.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub struct AgentPage {
+    /// The epoch that the agent has caught up with.
+    pub ack: u64,
+    /// Events read.
+    pub events: u64,
+    /// Events thrown away because a new epoch had begun.
+    pub discarded: u64,
+    /// Decisions written.
+    pub published: u64,
+    /// Batches in which they were.
+    pub batches: u64,
+    /// Decisions handed back because the ring was full.
+    pub ring_full: u64,
+    /// Heap allocations on the agent's thread since it began to schedule.
+    pub allocations: u64,
+    /// Epochs acknowledged.
+    pub resyncs: u64,
+    /// Questions to `qumun_select_cpu`.
+    pub requests: [Request; SELECT_MAX],
+}
+
+/// One CPU's counters. See [`crate::stats`] for the sums and the ledgers.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Events sent to the agent.
+    pub ev_sent: u64,
+    /// Events that ended by an applied decision.
+    pub ev_dispatched: u64,
+    /// Events that ended because the decided CPU is not allowed; the core took the task.
+    pub ev_bounced: u64,
+    /// Events whose task was dequeued or changed before a decision came.
+    pub ev_cancelled: u64,
+    /// Events whose task ended.
+    pub ev_dead: u64,
+    /// Events whose task the core ran because the agent was late.
+    pub ev_taken_over: u64,
+    /// Decisions taken out of the ring.
+    pub dec_drained: u64,
+    /// Decisions that placed their task.
+    pub dec_applied: u64,
+    /// Decisions for a CPU that the task may not use.
+    pub dec_bounced: u64,
+    /// Decisions for an event that had ended.
+    pub dec_stale: u64,
+    /// Decisions that make no sense.
+    pub dec_refused: u64,
+    /// Drains that failed because positions or lengths in the ring make no sense.
+    pub ring_errors: u64,
+    /// Enqueues that found the event ring full; the core took them.
+    pub congested: u64,
+    /// Enqueues that never go to the agent.
+    pub kernel_direct: u64,
+    /// Enqueues while degraded.
+    pub core_enqueued: u64,
+    /// Exit events that found the ring full.
+    pub exit_dropped: u64,
+    /// Idle CPUs woken.
+    pub kicks: u64,
+    /// Slices cut short so that the agent gets its turn.
+    pub preempts: u64,
+    /// Times the agent was put on this CPU.
+    pub activations: u64,
+    /// Times another task was.
+    pub runs: u64,
+    /// Times the running task went on because nothing else waited.
+    pub kept: u64,
+    /// Decisions that came before their task was parked, and waited for it.
+    pub retried: u64,
+    /// Times another scheduling class took the CPU and its local queue was handed back.
+    pub reenqueued: u64,
+    /// Longest that a task was parked. A maximum, not a sum.
+    pub max_parked_ns: u64,
+}
+
+/// One CPU's histograms of the legs of sampled wakeups.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub struct Legs {
+    /// By leg ([`LEG_NAMES`]) and log2 of nanoseconds.
+    pub hist: [[u64; LEG_BUCKETS]; LEGS],
+}
+
+/// Why the scheduler was removed, as the kernel said it.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub struct Exit {
+    /// `SCX_ECODE_*`.
+    pub code: i64,
+    /// `enum scx_exit_kind`; 0 while it runs.
+    pub kind: u32,
+    /// Zero.
+    pub reserved: u32,
+    /// NUL terminated.
+    pub reason: [u8; 128],
+    /// NUL terminated.
+    pub msg: [u8; 1024],
+    /// NUL terminated.
+    pub dump: [u8; DUMP_LEN],
+}
+
+/// Settings of the core, fixed at load.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Config {
+    /// Slice of a task when the decision names none, and of every task the core decides for.
+    pub slice_ns: u64,
+    /// Shortest slice that a decision can get.
+    pub slice_min_ns: u64,
+    /// Longest slice that a decision can get.
+    pub slice_max_ns: u64,
+    /// An event undecided for this long makes the core take over.
+    pub late_ns: u64,
+    /// When all CPUs are busy and the agent had no turn for this long, a slice is cut for it.
+    pub preempt_ns: u64,
+    /// CPU numbers are below this.
+    pub nr_cpu_ids: u32,
+    /// Lines into `trace_pipe`, at most 20 a second.
+    pub debug: u32,
+}
+
+const _: () = {
+    assert!(size_of::<Event>() == 128);
+    assert!(offset_of!(Event, generation) == 8);
+    assert!(offset_of!(Event, allowed) == 64);
+    assert!(offset_of!(Event, pid) == 72);
+    assert!(offset_of!(Event, weight) == 88);
+    assert!(offset_of!(Event, kind) == 104);
+    assert!(offset_of!(Event, comm) == 112);
+    assert!(size_of::<Decision>() == 56);
+    assert!(offset_of!(Decision, vtime) == 16);
+    assert!(offset_of!(Decision, pid) == 40);
+    assert!(offset_of!(Decision, flags) == 48);
+    assert!(size_of::<Hello>() == 8);
+    assert!(size_of::<Select>() == 8);
+    assert!(size_of::<Preempt>() == 8);
+    assert!(size_of::<Request>() == 8);
+    assert!(size_of::<View>() == 264);
+    assert!(offset_of!(View, mode) == 128);
+    assert!(offset_of!(View, agent_pid) == 192);
+    assert!(offset_of!(View, left) == 232);
+    assert!(size_of::<AgentPage>() == 64 + 8 * SELECT_MAX);
+    assert!(size_of::<Counters>() == 24 * 8);
+    assert!(size_of::<Legs>() == LEGS * LEG_BUCKETS * 8);
+    assert!(offset_of!(Exit, reason) == 16);
+    assert!(offset_of!(Exit, dump) == 1168);
+    assert!(size_of::<Config>() == 48);
+};

@@ -1,0 +1,75 @@
+//! The world under the agent: a kernel, or a model of one.
+
+use crate::{Decision, Epoch, Event, ExitInfo, Full, IdleView, Nanos};
+
+/// What connects an [`Agent`](crate::Agent) with a core.
+///
+/// None of the methods may block, allocate or lock, except [`rest`](Self::rest), which gives the CPU
+/// away, and [`exited`](Self::exited) once the scheduler is gone.
+pub trait Backend {
+    /// The present agreement. The core begins a new one whenever it takes over: then everything that
+    /// the agent was told before is void, and no events come until the agent has
+    /// [acknowledged](Self::acknowledge) the new one.
+    fn epoch(&self) -> Epoch;
+
+    /// Tells the core that the agent holds nothing any more from before this epoch.
+    fn acknowledge(&mut self, epoch: Epoch);
+
+    /// Takes a new look at the idle CPUs. The agent calls it at the beginning of each turn and again
+    /// before [`dispatch`](crate::Scheduler::dispatch).
+    fn refresh(&mut self);
+
+    /// The idle CPUs as of the last [`refresh`](Self::refresh).
+    fn idle(&self) -> &IdleView;
+
+    /// The clock that the times of events come from.
+    fn now(&self) -> Nanos;
+
+    /// Takes the next event out of the ring; `None` if there is none.
+    fn receive(&mut self) -> Option<Event>;
+
+    /// Writes a decision to the ring. The core need not see it before [`publish`](Self::publish).
+    ///
+    /// # Errors
+    /// [`Full`] if there is no room; nothing was written.
+    fn send(&mut self, decision: &Decision) -> Result<(), Full>;
+
+    /// Shows the core everything sent so far. Called at the end of a turn that sent something, and
+    /// earlier when the ring is full, since only a core that sees decisions makes room.
+    fn publish(&mut self);
+
+    /// Shows what the agent has done; for counters that are read elsewhere.
+    fn report(&mut self, stats: &Stats) {
+        let _ = stats;
+    }
+
+    /// Gives the CPU away until the core wants the agent again. `idle_turn`: the turn before did
+    /// nothing.
+    fn rest(&mut self, idle_turn: bool);
+
+    /// How the scheduler ended, if it has.
+    fn exited(&mut self) -> Option<ExitInfo>;
+}
+
+/// What an agent has done since it began. All are counts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Stats {
+    /// Turns with at least one event or decision.
+    pub batches: u64,
+    /// Events given to the policy, exits included.
+    pub events: u64,
+    /// Events thrown away because the core had taken over.
+    pub discarded: u64,
+    /// Decisions handed to the core.
+    pub decisions: u64,
+    /// Decisions that found the ring full (each may count more than once).
+    pub ring_full: u64,
+    /// New epochs acknowledged.
+    pub resyncs: u64,
+    /// Tasks whose state was given to another task because the pool was full.
+    pub recycled: u64,
+    /// Times that a task had to do with a state that is not remembered: the pool was full of tasks
+    /// that the policy keeps.
+    pub exhausted: u64,
+}

@@ -1,0 +1,148 @@
+//! What the core tells the agent.
+
+use std::borrow::Cow;
+
+use crate::{Cpu, Decision, Nanos, Pid, TaskId};
+
+/// One record from the core.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Event {
+    /// A task wants to run and waits for a decision.
+    Queued(Queued),
+    /// A task is gone.
+    Exit(TaskId),
+}
+
+/// A task that wants to run. The core has parked it in a kernel queue; it stays there until a
+/// [`Decision`] names it, or until the core takes it over because the agent is late.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Queued {
+    /// Which task, and which enqueue of it.
+    pub id: TaskId,
+    /// The thread group (what user space calls the process).
+    pub tgid: Pid,
+    /// Where the task ran last.
+    pub cpu: Cpu,
+    /// The task that woke this one up, if one did.
+    pub waker: Option<Pid>,
+    /// The cgroup v2 directory (its inode number).
+    pub cgroup_id: u64,
+    /// 1..10000; 100 is nice 0. Twice the weight is meant to get twice the time.
+    pub weight: u32,
+    /// The task slept before. Otherwise it was preempted or its slice ended.
+    pub wakeup: bool,
+    /// The task is a kernel thread.
+    pub kthread: bool,
+    /// The legs of this wakeup are timed; the framework stamps the decision.
+    pub sampled: bool,
+    /// When the task became runnable.
+    pub enqueued_at: Nanos,
+    /// When the agent read this event. Only set if [`sampled`](Self::sampled).
+    pub seen_at: Nanos,
+    /// When the task's last run on a CPU began; zero before the first.
+    pub started_at: Nanos,
+    /// When it ended; zero before the first.
+    pub stopped_at: Nanos,
+    /// Time on a CPU since the last sleep.
+    pub exec_runtime: Nanos,
+    /// The core's own virtual time of the task: nanoseconds, weight applied.
+    pub vtime: u64,
+    /// Where the task may run.
+    pub allowed: Affinity,
+    /// `SCX_ENQ_*` as the kernel gave them.
+    pub enq_flags: u64,
+    /// The first 15 bytes of the thread's name, and a zero. See [`comm`](Self::comm).
+    pub comm_bytes: [u8; 16],
+}
+
+impl Queued {
+    /// An event for one enqueue of one task with everything else at its neutral value: weight 100,
+    /// any CPU. For tests and for backends.
+    pub fn new(id: TaskId) -> Self {
+        Self { id, tgid: id.pid, weight: 100, allowed: Affinity::ANY, ..Self::default() }
+    }
+
+    /// The name of the thread.
+    pub fn comm(&self) -> Cow<'_, str> {
+        let end = self.comm_bytes.iter().position(|&b| b == 0).unwrap_or(self.comm_bytes.len());
+        String::from_utf8_lossy(&self.comm_bytes[..end])
+    }
+
+    /// Lets the task run on whichever CPU it is allowed on that is free first.
+    pub fn anywhere(&self) -> Decision {
+        Decision::new(self.id, None).seen(self.seen_at)
+    }
+
+    /// Lets the task run on this CPU. If it may not run there (any more), the core says no and
+    /// takes the task into its own queue; nothing breaks.
+    pub fn on(&self, cpu: Cpu) -> Decision {
+        Decision::new(self.id, Some(cpu)).seen(self.seen_at)
+    }
+}
+
+impl From<&Queued> for Pid {
+    fn from(task: &Queued) -> Self {
+        task.id.pid
+    }
+}
+
+/// Where a task may run: a set of CPUs, as far as the event tells it.
+///
+/// The event carries one bit for each of CPUs 0..63 and how many CPUs are allowed in all. That is
+/// exact for machines of up to 64 CPUs and for tasks without restriction on any machine. For the
+/// rest, this set is never larger than the true one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Affinity {
+    low: u64,
+    count: u32,
+    unrestricted: bool,
+}
+
+impl Affinity {
+    /// Every CPU.
+    pub const ANY: Self = Self { low: u64::MAX, count: u32::MAX, unrestricted: true };
+
+    /// From the bits of CPUs 0..63, the number of allowed CPUs and that of all CPUs.
+    pub const fn new(low: u64, count: u32, nr_cpus: u32) -> Self {
+        Self { low, count, unrestricted: count >= nr_cpus }
+    }
+
+    /// May the task run there?
+    pub const fn allows(&self, cpu: Cpu) -> bool {
+        if cpu.0 < 64 { self.low >> cpu.0 & 1 == 1 } else { self.unrestricted }
+    }
+
+    /// The bits of CPUs 0..63.
+    pub const fn low(&self) -> u64 {
+        self.low
+    }
+
+    /// On how many CPUs the task may run.
+    pub const fn count(&self) -> u32 {
+        self.count
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_ends_at_the_zero_and_survives_bytes_that_are_no_text() {
+        let mut task = Queued::new(TaskId::default());
+        task.comm_bytes[..4].copy_from_slice(b"sh\0x");
+        assert_eq!(task.comm(), "sh");
+        task.comm_bytes = [0xff; 16];
+        assert_eq!(task.comm().chars().count(), 16);
+    }
+
+    #[test]
+    fn affinity_above_cpu_63_is_known_for_unrestricted_tasks_only() {
+        let some = Affinity::new(0b101, 5, 128);
+        assert!(some.allows(Cpu(0)) && !some.allows(Cpu(1)) && some.allows(Cpu(2)));
+        assert!(!some.allows(Cpu(64)) && !some.allows(Cpu(u32::MAX)));
+        assert!(Affinity::new(u64::MAX, 128, 128).allows(Cpu(127)));
+    }
+}

@@ -1,0 +1,83 @@
+//! The trait that a policy implements, and what it can reach.
+
+use crate::agent::Outbox;
+use crate::tasks::TaskPool;
+use crate::{Decision, Full, IdleView, Nanos, Pid, Queued, Verdict};
+
+/// A scheduling policy.
+///
+/// One thread calls these methods, never two at a time. They must not block: no lock that another
+/// thread holds, no file, no socket, no log, and no allocation, since the thread that schedules
+/// the machine may be the one that everybody waits for.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a scheduling policy",
+    note = "implement `qumun::Scheduler`: one type, one method, see the front page of the docs"
+)]
+pub trait Scheduler {
+    /// What the policy remembers about each task; `()` for nothing. The framework keeps it. Its
+    /// default should not allocate, because tasks come into being all the time.
+    type Task: Default;
+
+    /// A task wants to run. Answer with a decision, or keep the task and [send](Context::send) one
+    /// later.
+    fn enqueue(&mut self, cx: &mut Context<'_, Self::Task>, task: &Queued) -> Verdict;
+
+    /// Called once after each batch of events, and also when there were none: the moment to send
+    /// decisions on tasks that were kept.
+    fn dispatch(&mut self, cx: &mut Context<'_, Self::Task>) {
+        let _ = cx;
+    }
+
+    /// A task is gone; its state goes after this call. A decision on it would be counted as stale,
+    /// nothing worse. Not called for a task whose state was recycled or whose end the core could
+    /// not report.
+    fn exit(&mut self, cx: &mut Context<'_, Self::Task>, pid: Pid, task: &mut Self::Task) {
+        let _ = (cx, pid, task);
+    }
+
+    /// The core has taken all waiting tasks over: forget what was kept. The states of the tasks stay.
+    fn reset(&mut self, cx: &mut Context<'_, Self::Task>) {
+        let _ = cx;
+    }
+}
+
+/// What a policy can see and do during a call.
+#[derive(Debug)]
+pub struct Context<'a, T> {
+    pub(crate) tasks: &'a mut TaskPool<T>,
+    pub(crate) out: Outbox<'a>,
+}
+
+impl<T: Default> Context<'_, T> {
+    /// The state of a task: `cx.task(task)` in [`enqueue`](Scheduler::enqueue), `cx.task(id)`
+    /// elsewhere. A task that was never seen gets a new one.
+    pub fn task(&mut self, pid: impl Into<Pid>) -> &mut T {
+        self.tasks.get_or_insert(pid.into(), self.out.stats)
+    }
+
+    /// The state of a task that has one.
+    pub fn known(&mut self, pid: impl Into<Pid>) -> Option<&mut T> {
+        self.tasks.get(pid.into())
+    }
+
+    /// The time now.
+    pub fn now(&self) -> Nanos {
+        self.out.backend.now()
+    }
+
+    /// The CPUs that were idle when this batch began (in [`dispatch`](Scheduler::dispatch): when it
+    /// was drained).
+    pub fn idle(&self) -> &IdleView {
+        self.out.backend.idle()
+    }
+
+    /// Decides on a task that was kept.
+    ///
+    /// # Errors
+    /// [`Full`] gives the decision back if there is no room. Keep it for the next turn.
+    pub fn send(&mut self, decision: Decision) -> Result<(), Full> {
+        self.out.send(decision)?;
+        self.tasks.released(decision.id());
+        Ok(())
+    }
+}

@@ -1,0 +1,135 @@
+//! `lab test`, tier C: a table of guest runs, each of which prints one line per check.
+//!
+//! Lines that count: `ok NAME - text`, `not ok NAME - text`, `skip NAME - reason`. An entry that ends badly, or
+//! prints no `ok` at all, has failed: silence is never success.
+
+use crate::TestArgs;
+use crate::guest::{self, GuestSpec};
+use crate::kernel::{self, Cache, Kernel};
+use crate::lab::{build_programs, report};
+use crate::qemu::Qemu;
+use crate::ui::{Result, error, say};
+use std::process::ExitCode;
+use std::time::Duration;
+
+/// The kernels when none is named: the newest, and the oldest series that has the image apart.
+const KERNELS: &[&str] = &[kernel::NEWEST, "6.19"];
+
+/// One guest run.
+struct Entry {
+    name: &'static str,
+    /// QEMU's `-smp`.
+    smp: &'static str,
+    icount: bool,
+    /// Seconds of wall time, boot included.
+    timeout: u64,
+    /// Only with `--long`.
+    long: bool,
+    argv: &'static [&'static str],
+}
+
+#[rustfmt::skip]
+const ENTRIES: &[Entry] = &[
+    Entry { name: "smoke", smp: "2", icount: false, timeout: 120, long: false, argv: &["lab-guest", "check", "smoke"] },
+];
+
+/// Runs the table.
+pub(crate) fn test(args: &TestArgs) -> Result<ExitCode> {
+    let is_wanted =
+        |e: &&Entry| (args.long || !e.long) && args.only.as_ref().is_none_or(|s| e.name.contains(s.as_str()));
+    let entries: Vec<&Entry> = ENTRIES.iter().filter(is_wanted).collect();
+    if entries.is_empty() {
+        return Err(error("no entry of the table is wanted; the names are in xtask/src/lab_test.rs"));
+    }
+    build_programs()?;
+    let cache = Cache::open()?;
+    let series: Vec<&str> = if args.kernel.is_empty() {
+        KERNELS.to_vec()
+    } else {
+        args.kernel.iter().map(String::as_str).collect()
+    };
+    let kernels = series.iter().map(|s| kernel::get(&cache, s)).collect::<Result<Vec<_>>>()?;
+    let qemu = Qemu::find(&cache)?;
+    let threads = if qemu.sound { "one thread per vCPU" } else { "one thread for all vCPUs" };
+    let releases: Vec<&str> = kernels.iter().map(|k| k.release.as_str()).collect();
+    println!("kernels {}; QEMU {}, emulated, {threads}", releases.join(", "), qemu.version()?);
+    let (mut tally, total) = (Tally::default(), kernels.len() * entries.len());
+    let runs = kernels.iter().flat_map(|k| entries.iter().map(move |e| (k, *e)));
+    for (number, (kernel, entry)) in (1..).zip(runs) {
+        let title = format!("[{number}/{total}] {} smp={} {}", kernel.version, entry.smp, entry.name);
+        println!("{title} …");
+        let seconds = run_entry(kernel, entry, &mut tally)?.as_secs_f32();
+        println!("{title} … {seconds:.0} s");
+    }
+    Ok(tally.print())
+}
+
+fn run_entry(kernel: &Kernel, entry: &Entry, tally: &mut Tally) -> Result<Duration> {
+    let spec = GuestSpec {
+        smp: entry.smp.into(),
+        icount: entry.icount,
+        timeout: Duration::from_secs(entry.timeout),
+        ..GuestSpec::new(kernel.clone())
+    };
+    let label = format!("{} {}", kernel.version, entry.name);
+    let argv: Vec<String> = entry.argv.iter().map(ToString::to_string).collect();
+    let (passed, failed) = (tally.passed, tally.failed.len());
+    let outcome = guest::run(&spec, &argv, &mut |line| {
+        println!("{label} | {line}");
+        tally.line(&label, line);
+    })?;
+    let code = report(&spec, &outcome);
+    if code != 0 && tally.failed.len() == failed {
+        tally.failed.push(format!("{label}: ended with status {code}"));
+    } else if code == 0 && tally.passed == passed {
+        say(format_args!("{label}: no check passed"));
+        tally.failed.push(format!("{label}: printed no `ok` line"));
+    }
+    Ok(outcome.wall)
+}
+
+/// What all entries said.
+#[derive(Default)]
+struct Tally {
+    passed: usize,
+    failed: Vec<String>,
+    skipped: Vec<String>,
+}
+
+impl Tally {
+    fn line(&mut self, label: &str, line: &str) {
+        if line.starts_with("ok ") {
+            self.passed += 1;
+        } else if let Some(what) = line.strip_prefix("not ok ") {
+            self.failed.push(format!("{label}: {what}"));
+        } else if let Some(what) = line.strip_prefix("skip ") {
+            self.skipped.push(format!("{label}: {what}"));
+        }
+    }
+
+    fn print(&self) -> ExitCode {
+        println!();
+        self.skipped.iter().for_each(|what| println!("skipped {what}"));
+        self.failed.iter().for_each(|what| println!("failed  {what}"));
+        println!("{} passed, {} failed, {} skipped", self.passed, self.failed.len(), self.skipped.len());
+        if self.failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_whole_verdicts_count() {
+        let mut tally = Tally::default();
+        for line in
+            ["ok a - fine", "not ok b - broke", "skip c - no PSI", "okay", " ok d", "noise", "notok e"]
+        {
+            tally.line("7.3.4 smoke", line);
+        }
+        assert_eq!(tally.passed, 1);
+        assert_eq!(tally.failed, ["7.3.4 smoke: b - broke"]);
+        assert_eq!(tally.skipped, ["7.3.4 smoke: c - no PSI"]);
+    }
+}

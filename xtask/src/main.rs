@@ -1,0 +1,136 @@
+//! `cargo xtask`: everything the repository does to a machine or to itself, in one program.
+//!
+//! `setup` installs what the build and the tests need; `lab` fetches sched_ext kernels and boots them in QEMU;
+//! `demo` shows the scheduler at work. It depends on none of the other crates, so it builds on a bare machine.
+
+mod apt;
+mod cpio;
+mod guest;
+mod initramfs;
+mod kernel;
+mod lab;
+mod lab_test;
+mod qemu;
+mod setup;
+mod ui;
+
+use clap::{Args, Parser, Subcommand};
+use std::process::ExitCode;
+
+#[derive(Parser)]
+#[command(
+    name = "xtask",
+    bin_name = "cargo xtask",
+    about = "The repository's own tool",
+    max_term_width = 100
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Cmd,
+}
+
+#[derive(Subcommand)]
+enum Cmd {
+    /// Install what the build and the tests need (Debian 12 or later); says nothing when all is there
+    Setup {
+        /// Only say what is missing, and fail if something is
+        #[arg(long)]
+        check: bool,
+    },
+    /// Real sched_ext kernels in QEMU: no special hardware, no root, nothing changed on this machine
+    #[command(subcommand)]
+    Lab(LabCmd),
+    /// Build everything and show the scheduler at work, in a guest of two CPUs
+    Demo(DemoArgs),
+}
+
+#[derive(Subcommand)]
+enum LabCmd {
+    /// Fetch kernels into the cache and print their versions and paths
+    Kernel {
+        /// A series (7.3) or a version (7.2.13); the newest 7.x when none is named
+        series: Vec<String>,
+        /// List what is cached and what the archive has
+        #[arg(long)]
+        list: bool,
+    },
+    /// Boot a guest, run a command in it, exit with its status (124: time-out, 125: the guest died)
+    Run(RunArgs),
+    /// Tier C: run the lab's table of tests on real kernels
+    Test(TestArgs),
+}
+
+/// What `lab run` takes; most of it becomes a [`guest::GuestSpec`].
+#[derive(Args)]
+struct RunArgs {
+    /// Kernel series or version
+    #[arg(long, default_value = kernel::NEWEST)]
+    kernel: String,
+    /// Virtual CPUs, as QEMU's -smp takes them: 2, or 8,sockets=2,cores=2,threads=2
+    #[arg(long, default_value = "2")]
+    smp: String,
+    /// Memory of the guest
+    #[arg(long, default_value = "2G")]
+    mem: String,
+    /// Count instructions instead of time: repeatable path lengths, no parallelism
+    #[arg(long)]
+    icount: bool,
+    /// Use /dev/kvm. Not probed and not the default: stock kernels do not boot with it on nested hosts
+    #[arg(long, conflicts_with = "icount")]
+    kvm: bool,
+    /// Seconds of wall time before the guest is killed, boot included
+    #[arg(long, default_value_t = 120, value_name = "SECS")]
+    timeout: u64,
+    /// Put a file or folder into the guest: programs in /bin, others in /data, unless a path is given
+    #[arg(long, value_name = "PATH[:GUESTPATH]")]
+    with: Vec<String>,
+    /// Put a program from this machine's PATH into the guest, with its libraries
+    #[arg(long, value_name = "NAME")]
+    tool: Vec<String>,
+    /// Print the end of the guest's dmesg even when the command succeeds
+    #[arg(long)]
+    dmesg: bool,
+    /// The command and its arguments
+    #[arg(last = true, required = true)]
+    command: Vec<String>,
+}
+
+/// What `lab test` takes.
+#[derive(Args)]
+struct TestArgs {
+    /// Kernel series or version; may be repeated. The newest 7.x and 6.19 when none is named
+    #[arg(long)]
+    kernel: Vec<String>,
+    /// Only the entries whose name contains this
+    #[arg(long, value_name = "SUBSTR")]
+    only: Option<String>,
+    /// The long entries too
+    #[arg(long)]
+    long: bool,
+}
+
+/// What `demo` takes.
+#[derive(Args)]
+struct DemoArgs {
+    /// Kernel series or version
+    #[arg(long, default_value = kernel::NEWEST)]
+    kernel: String,
+    /// On this machine instead of in a guest; needs root and a kernel with sched_ext
+    #[arg(long, conflicts_with = "kernel")]
+    host: bool,
+}
+
+fn main() -> ExitCode {
+    let done = match Cli::parse().command {
+        Cmd::Setup { check } => setup::setup(check),
+        Cmd::Lab(LabCmd::Kernel { list: true, series }) => lab::list(&series),
+        Cmd::Lab(LabCmd::Kernel { list: false, series }) => lab::fetch(&series),
+        Cmd::Lab(LabCmd::Run(args)) => lab::run(args),
+        Cmd::Lab(LabCmd::Test(args)) => lab_test::test(&args),
+        Cmd::Demo(args) => lab::demo(&args),
+    };
+    done.unwrap_or_else(|e| {
+        ui::say(&e);
+        ExitCode::from(e.code)
+    })
+}

@@ -1,0 +1,112 @@
+//! `cargo xtask setup`: from a bare Debian to one that builds and tests everything.
+
+use crate::ui::{Result, capture, error, find_in_path, is_root, run, say};
+use std::process::{Command, ExitCode};
+
+/// Package and what needs it. The C compiler for BPF is apart, see [`CLANG`].
+const PACKAGES: &[(&str, &str)] = &[
+    ("gcc", "linking, libbpf"),
+    ("make", "building libbpf"),
+    ("pkg-config", "finding libelf"),
+    ("libelf-dev", "libbpf"),
+    ("zlib1g-dev", "libbpf"),
+    ("qemu-system-x86", "the lab's guests"),
+    ("busybox-static", "the guests' user space"),
+    ("stress-ng", "load in tests"),
+    ("rt-tests", "hackbench and cyclictest"),
+    ("xz-utils", "unpacking kernels"),
+    ("ca-certificates", "fetching"),
+];
+
+/// The compiler of the BPF core: this one, or any from [`CLANG_AT_LEAST`] on.
+const CLANG: &str = "clang-19";
+const CLANG_AT_LEAST: u32 = 16;
+
+/// Installs what is missing, or only says what is (`check`).
+pub(crate) fn setup(check: bool) -> Result<ExitCode> {
+    let mut missing = missing_packages();
+    let need_clang = !has_clang();
+    if missing.is_empty() && !need_clang {
+        return Ok(ExitCode::SUCCESS);
+    }
+    for (name, what) in PACKAGES.iter().filter(|(name, _)| missing.contains(name)) {
+        say(format_args!("missing: {name} ({what})"));
+    }
+    if need_clang {
+        say(format_args!("missing: {CLANG} or any clang >= {CLANG_AT_LEAST} (the BPF core)"));
+        missing.push(CLANG);
+    }
+    let by_hand = format!("as root: apt-get update && apt-get install {}", missing.join(" "));
+    if check {
+        return Err(error(format!("run `cargo xtask setup`, or {by_hand}")));
+    }
+    if find_in_path("apt-get").is_none() {
+        return Err(error(format!("this is not a Debian; install what it calls: {}", missing.join(" "))));
+    }
+    let Some(prefix) = become_root() else {
+        return Err(error(format!("not root, and sudo is not there or asks for a password; {by_hand}")));
+    };
+    install(prefix, missing)
+}
+
+fn install(prefix: &[&str], mut missing: Vec<&str>) -> Result<ExitCode> {
+    let root = |command: &[&str]| {
+        let words = [prefix, &["env", "DEBIAN_FRONTEND=noninteractive"], command].concat();
+        let mut c = Command::new(words[0]);
+        c.args(&words[1..]);
+        c
+    };
+    // An earlier setup may have been interrupted between unpacking and configuring.
+    if !capture(Command::new("dpkg").arg("--audit"))?.trim().is_empty() {
+        say("dpkg --configure -a");
+        run(&mut root(&["dpkg", "--configure", "-a"]))?;
+    }
+    say("apt-get update");
+    if let Err(e) = run(&mut root(&["apt-get", "update", "-qq"])) {
+        say(format_args!("{e}; going on with the package lists that are there"));
+    }
+    if missing.last() == Some(&CLANG) && capture(Command::new("apt-cache").args(["show", CLANG])).is_err() {
+        say(format_args!("{CLANG} is not in this suite; taking clang"));
+        missing.pop();
+        missing.push("clang");
+    }
+    say(format_args!("apt-get install {}", missing.join(" ")));
+    let options =
+        ["-y", "-qq", "--no-install-recommends", "-oDPkg::Lock::Timeout=300", "-oAcquire::Retries=3"];
+    run(&mut root(&[&["apt-get", "install"], &options[..], &missing].concat()))?;
+    let left = missing_packages();
+    if !left.is_empty() || !has_clang() {
+        return Err(error(format!(
+            "still missing after the installation: {} (clang: {})",
+            left.join(" "),
+            has_clang()
+        )));
+    }
+    say("all is there");
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What must stand before a command that root runs; `None` when root is out of reach without a question.
+fn become_root() -> Option<&'static [&'static str]> {
+    if is_root() {
+        return Some(&[]);
+    }
+    capture(Command::new("sudo").args(["-n", "true"])).ok().map(|_| &["sudo", "-n"][..])
+}
+
+fn missing_packages() -> Vec<&'static str> {
+    let names = PACKAGES.iter().map(|(name, _)| *name);
+    let out = Command::new("dpkg-query")
+        .args(["-W", "-f", "${Package} ${db:Status-Status}\n"])
+        .args(names.clone())
+        .output();
+    // It fails when one is unknown, and still prints the others.
+    let known = out.map(|o| String::from_utf8_lossy(&o.stdout).into_owned()).unwrap_or_default();
+    names.filter(|name| !known.lines().any(|line| line.strip_prefix(name) == Some(" installed"))).collect()
+}
+
+fn has_clang() -> bool {
+    (CLANG_AT_LEAST..100).any(|n| find_in_path(format!("clang-{n}")).is_some())
+        || capture(Command::new("clang").arg("-dumpversion"))
+            .is_ok_and(|v| v.split('.').next().and_then(|n| n.parse::<u32>().ok()) >= Some(CLANG_AT_LEAST))
+}
