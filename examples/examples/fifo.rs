@@ -1,9 +1,10 @@
-//! First come, first served, on the running kernel: `sudo cargo run --example fifo`.
+//! First come, first served, on the running kernel: `sudo cargo run --release --example fifo`.
 
 #[cfg(feature = "kernel")]
-fn main() {
-    // The kernel's part comes here: qumun::builder("fifo").run(Fifo::default()).
-    let _ = qumun_examples::fifo::Fifo;
+fn main() -> qumun::Result<()> {
+    let exit = qumun::builder("fifo").run(qumun_examples::fifo::Fifo)?;
+    println!("{exit}");
+    Ok(())
 }
 
 #[cfg(not(feature = "kernel"))]

@@ -250,29 +250,30 @@ __noinline int take_core(s32 cpu, u64 now)
 	return dsq_to_local(DSQ_CORE);
 }
 
-/* What the agent has placed for this CPU or for any, in turns; while degraded what is parked first. */
-__noinline int take_agents(s32 cpu, u64 degraded)
+/* What the agent has placed for this CPU or for any, in turns. */
+__noinline int take_agents(s32 cpu, u64 now)
 {
 	struct cpu_ctx *cc = cpu_ctx(cpu);
 
-	if (degraded && dsq_to_local(DSQ_PARK))
-		return 1;
+	cc->agents_served_at = now;
 	if (cc->turn++ & 1)
 		return take_hinted(DSQ_PLACED(cpu), &cc->placed) || take_hinted(DSQ_SHARED, &core.shared);
 	return take_hinted(DSQ_SHARED, &core.shared) || take_hinted(DSQ_PLACED(cpu), &cc->placed);
 }
 
 /*
- * Does the core's side come first? Both sides get their share: the core's head runs when it is not
- * ahead of what has run so far, or when this CPU has not looked at that side for a while.
+ * Does the core's side come first? Its head does when it is not ahead of what has run so far. That
+ * alone would let either side starve the other (the clock of virtual time is one for all CPUs, so
+ * another CPU may hold it ahead of, or behind, all that waits here), so a side which this CPU has not
+ * looked at for SHARE_NS goes first; of two, the one that waits longer.
  */
 static __always_inline bool core_first(s32 cpu, u64 now)
 {
 	struct cpu_ctx *cc = cpu_ctx(cpu);
-	u64 head;
+	u64 ours = now - cc->core_served_at, theirs = now - cc->agents_served_at, head;
 
-	if (now - cc->core_served_at > CORE_SHARE_NS)
-		return true;
+	if (ours > SHARE_NS || theirs > SHARE_NS)
+		return ours >= theirs;
 	if (READ_ONCE(cc->pinned) && head_vtime(DSQ_PINNED(cpu), &head) && !before(READ_ONCE(core.vnow), head))
 		return true;
 	return scx_bpf_dsq_nr_queued(DSQ_CORE) > 0 && head_vtime(DSQ_CORE, &head) &&
@@ -281,9 +282,12 @@ static __always_inline bool core_first(s32 cpu, u64 now)
 
 static __always_inline bool take_work(s32 cpu, u64 now, bool degraded)
 {
+	/* Parked tasks are a finite lot while degraded, and have waited longest: strictly first. */
+	if (degraded && dsq_to_local(DSQ_PARK))
+		return true;
 	if (core_first(cpu, now))
-		return take_core(cpu, now) || take_agents(cpu, degraded);
-	return take_agents(cpu, degraded) || take_core(cpu, now);
+		return take_core(cpu, now) || take_agents(cpu, now);
+	return take_agents(cpu, now) || take_core(cpu, now);
 }
 
 /*
@@ -588,6 +592,9 @@ int qumun_switch(u64 *ctx)
 	struct task_struct *next = (struct task_struct *)ctx[2];
 
 	if (likely(next->prio >= MAX_RT_PRIO))
+		return 0;
+	/* A stopper thread (migration/N) is gone again in microseconds. */
+	if (next->prio == 0 && (next->flags & PF_KTHREAD))
 		return 0;
 	if (HAS(scx_bpf_reenqueue_local___v2___q)) {
 		count()->reenqueued++;

@@ -30,7 +30,7 @@
 #define DWELL_MAX_NS (2000 * MS)
 #define RELAPSE_NS (1000 * MS)
 /* Bounded waits that no policy can break. */
-#define CORE_SHARE_NS (20 * MS)	   /* the core's queues are served at least this often on each CPU */
+#define SHARE_NS (20 * MS)	   /* both sides' queues are looked at this often on each CPU */
 #define RESCUE_AFTER_NS (500 * MS) /* a placed task older than this goes to the core's queue */
 #define RESCUE_EVERY_NS (50 * MS)
 #define RESCUE_SCAN 64
@@ -96,7 +96,8 @@ struct {
 
 /* Per CPU, also read and written from other CPUs where it says so. */
 struct cpu_ctx {
-	u64 core_served_at; /* when one of the core's own queues was served here last */
+	u64 core_served_at;   /* when the core's own queues were looked at here last */
+	u64 agents_served_at; /* and when what the agent has placed was */
 	u64 sample;
 	u32 pinned; /* DSQ_PINNED may hold a task; set before each insert */
 	u32 placed; /* DSQ_PLACED may hold a task; set after each move, by any CPU */
@@ -104,7 +105,7 @@ struct cpu_ctx {
 	u32 turn; /* which of the agent's queues goes first */
 	u32 kept; /* decisions in this CPU's batch that came before their task */
 	u32 batch; /* how many decisions are in it */
-	u32 pad[4];
+	u32 pad[2];
 };
 struct cpu_ctx cpus[QM_MAX_CPUS] SEC(".bss.qm_cpus");
 

@@ -246,3 +246,35 @@ fn run<T>(program: BorrowedFd<'_>, args: &mut T, name: &str) -> Result<()> {
             .because(std::io::Error::from_raw_os_error(-code))),
     }
 }
+
+/// `CLOCK_MONOTONIC`, the clock of all times here.
+pub fn monotonic_ns() -> u64 {
+    let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: a valid pointer and a clock that every kernel has.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut now) };
+    now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
+}
+
+/// Locks all memory of this process, present and to come, and touches the stack that the loop will
+/// use. An agent that waits for a page fault can deadlock the machine: the kernel thread that would
+/// resolve it may wait for the agent.
+///
+/// # Errors
+/// When the limit on locked memory forbids it.
+pub fn lock_memory() -> Result<()> {
+    // SAFETY: no pointers are involved.
+    if unsafe { libc::mlockall(libc::MCL_CURRENT | libc::MCL_FUTURE) } != 0 {
+        return Err(Error::system("cannot lock the agent's memory (RLIMIT_MEMLOCK, CAP_IPC_LOCK)"));
+    }
+    let mut stack = [0u8; 256 * 1024];
+    for page in stack.chunks_mut(4096) {
+        std::hint::black_box(&mut page[0]);
+    }
+    Ok(())
+}
+
+/// Gives the CPU away once.
+pub fn yield_now() {
+    // SAFETY: no arguments, cannot fail on Linux.
+    unsafe { libc::sched_yield() };
+}

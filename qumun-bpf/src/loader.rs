@@ -55,7 +55,7 @@ const SWITCH_PROGRAM: &str = "qumun_switch";
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Options {
-    /// Name of the scheduler, as shown in `/sys/kernel/sched_ext/root/ops`: letters, digits, `_`, `.`.
+    /// Name of the scheduler, as shown in `/sys/kernel/sched_ext/root/ops`: letters, digits, `_`, `.` (the kernel allows no others).
     pub name: String,
     /// Settings of the core. `nr_cpu_ids` is filled in from the machine.
     pub config: Config,
@@ -144,12 +144,12 @@ pub fn load(options: &Options) -> Result<Loaded> {
 
 fn check_name(name: &str) -> Result<()> {
     let fits = (1..NAME_LEN).contains(&name.len());
-    if fits && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-')) {
+    if fits && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.')) {
         return Ok(());
     }
     Err(Error::new(
         ErrorKind::Invalid,
-        format!("'{name}' is no name for a scheduler: 1 to {} letters, digits, '_', '.' or '-'", NAME_LEN - 1),
+        format!("'{name}' is no name for a scheduler: 1 to {} letters, digits, '_' or '.'", NAME_LEN - 1),
     ))
 }
 

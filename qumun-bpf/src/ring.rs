@@ -33,6 +33,10 @@ pub struct EventRing {
     consumer: Mapping,
     producer: Mapping,
     mask: u64,
+    /// Position of the next record to read.
+    next: u64,
+    /// The producer's position when it was read last.
+    end: u64,
 }
 
 impl EventRing {
@@ -45,50 +49,48 @@ impl EventRing {
             return Err(Error::new(ErrorKind::Invalid, format!("a ring of {bytes} bytes")));
         }
         let page = page_size();
-        Ok(Self {
+        let mut ring = Self {
             consumer: Mapping::new(fd, page, 0, true, "the event ring's consumer position")?,
             producer: Mapping::new(fd, page + 2 * bytes, page, false, "the event ring")?,
             mask: bytes as u64 - 1,
-        })
+            next: 0,
+            end: 0,
+        };
+        ring.next = position(&ring.consumer).load(Ordering::Relaxed);
+        Ok(ring)
     }
 
-    /// Hands every complete record to `sink` until it returns `false`; that record stays in the
-    /// ring, as do those behind it. Returns how many were consumed. The position is published once.
-    pub fn drain(&mut self, mut sink: impl FnMut(&Event) -> bool) -> usize {
-        let page = page_size();
-        let end = position(&self.producer).load(Ordering::Acquire);
-        let mut at = position(&self.consumer).load(Ordering::Relaxed);
-        let start = at;
-        let mut taken = 0;
-        while at < end {
-            let offset = page + (at & self.mask) as usize;
+    /// A copy of the next record, `None` if there is none. Its room is given back by
+    /// [`EventRing::release`], once for all records read since the last time.
+    pub fn pop(&mut self) -> Option<Event> {
+        loop {
+            if self.next >= self.end {
+                self.end = position(&self.producer).load(Ordering::Acquire);
+                if self.next >= self.end {
+                    return None;
+                }
+            }
+            let offset = page_size() + (self.next & self.mask) as usize;
             // SAFETY: a header is 8-aligned and inside the data area; the kernel writes it atomically.
             let header = unsafe { AtomicU32::from_ptr(self.producer.at(offset, HEADER).cast()) };
             let word = header.load(Ordering::Acquire);
             if word & BUSY != 0 {
-                break;
+                return None;
             }
             let len = (word & !DISCARD) as usize;
+            self.next += (len + HEADER).next_multiple_of(8) as u64;
             if word & DISCARD == 0 && len == size_of::<Event>() {
                 let payload = self.producer.at(offset + HEADER, len).cast::<Event>();
-                // SAFETY: in bounds, 8-aligned, and the kernel writes no more to a record that is
-                // not busy until we move the consumer's position past it.
-                if !sink(unsafe { &*payload }) {
-                    break;
-                }
-                taken += 1;
+                // SAFETY: in bounds, 8-aligned, and the kernel writes no more to a record that is not
+                // busy until the consumer's position has passed it.
+                return Some(unsafe { payload.read() });
             }
-            at += (len + HEADER).next_multiple_of(8) as u64;
         }
-        if at != start {
-            position(&self.consumer).store(at, Ordering::Release);
-        }
-        taken
     }
 
-    /// Throws away every record up to now. Returns how many.
-    pub fn discard(&mut self) -> usize {
-        self.drain(|_| true)
+    /// Gives the room of everything read back to the core.
+    pub fn release(&mut self) {
+        position(&self.consumer).store(self.next, Ordering::Release);
     }
 }
 

@@ -9,6 +9,7 @@ pub struct Builder {
     pub(crate) name: String,
     pub(crate) limits: Limits,
     pub(crate) slice: Nanos,
+    pub(crate) debug: bool,
     pub(crate) stop: StopHandle,
 }
 
@@ -18,6 +19,7 @@ pub fn builder(name: impl Into<String>) -> Builder {
         name: name.into(),
         limits: Limits::default(),
         slice: Nanos::from_millis(5),
+        debug: false,
         stop: StopHandle::new(),
     }
 }
@@ -45,6 +47,12 @@ impl Builder {
     /// The slice of a task for which the policy sets none; 5 ms unless told.
     pub fn default_slice(mut self, slice: Nanos) -> Self {
         self.slice = slice;
+        self
+    }
+
+    /// Lets the core print to `trace_pipe`, at most 20 lines a second; off unless told.
+    pub fn debug(mut self, on: bool) -> Self {
+        self.debug = on;
         self
     }
 

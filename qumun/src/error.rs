@@ -30,6 +30,8 @@ pub enum ErrorKind {
     PermissionDenied,
     /// This kernel cannot do it.
     Unsupported,
+    /// The kernel offers no type information (BTF).
+    NoBtf,
     /// Another scheduler is loaded.
     Busy,
     /// The kernel refused the BPF core.

@@ -75,7 +75,8 @@ mod error;
 mod event;
 mod exit;
 mod idle;
-// #[cfg(feature = "kernel")] mod kernel;
+#[cfg(feature = "kernel")]
+pub mod kernel;
 mod scheduler;
 #[cfg(feature = "sim")]
 pub mod sim;

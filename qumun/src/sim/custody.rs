@@ -7,8 +7,8 @@ use crate::{Cpu, Event, Generation, Nanos, Pid};
 
 /// How far behind the clock of virtual time a task may wake up.
 pub(super) const LAG: Nanos = Nanos::from_millis(20);
-/// The core's own queues are served at least this often on each CPU.
-const CORE_SHARE: Nanos = Nanos::from_millis(20);
+/// The core's own queues, and those of the agent, are served at least this often on each CPU.
+const SHARE: Nanos = Nanos::from_millis(20);
 /// A placed task that waited this long goes to the core's queue.
 const RESCUE_AFTER: Nanos = Nanos::from_millis(500);
 /// Decisions taken from the ring in one dispatch.
@@ -208,12 +208,19 @@ impl Model {
         }
     }
 
-    /// Both sides get their share: the core's head comes first when it is not ahead of what has run
-    /// so far, or when this CPU has not looked at that side for a while.
+    /// Does the core's side come first?
+    ///
+    /// A side that this CPU has not looked at for a while does; of two such, the one it is longer
+    /// ago for. Else the core's head does, unless it is ahead of what has run so far. That rule alone
+    /// would not do: the clock is everybody's, so that a light task on another CPU can keep it ahead
+    /// of all that is pinned here, and what the agent has placed here would wait for ever.
     fn core_first(&self, cpu: Cpu) -> bool {
         let state = &self.cpus[cpu.0 as usize];
         let behind = |queue: &Queue| queue.keys().next().is_some_and(|key| key.0 <= self.vclock);
-        self.now - state.core_served_at > CORE_SHARE || behind(&state.pinned) || behind(&self.core)
+        let fair = self.config.sabotage != Sabotage::NoAgentShare;
+        let core = self.now - state.core_served_at;
+        let agents = if fair { self.now - state.agents_served_at } else { Nanos::ZERO };
+        if core.max(agents) > SHARE { core > agents } else { behind(&state.pinned) || behind(&self.core) }
     }
 
     fn pick_core(&mut self, cpu: Cpu) -> Option<Pid> {
@@ -226,7 +233,9 @@ impl Model {
     /// What the agent has placed for this CPU or for any, in turns; while degraded what is parked
     /// first.
     fn pick_agents(&mut self, cpu: Cpu) -> Option<Pid> {
+        let now = self.now;
         let state = &mut self.cpus[cpu.0 as usize];
+        state.agents_served_at = now;
         let placed_first = state.turn;
         state.turn = !placed_first;
         let parked = !self.is_normal() && self.config.sabotage != Sabotage::LeaveParked;

@@ -60,6 +60,8 @@ pub(super) struct CpuState {
     pub(super) pinned: Queue,
     /// When this CPU looked at the core's own queues last.
     pub(super) core_served_at: Nanos,
+    /// And at what the agent has placed.
+    pub(super) agents_served_at: Nanos,
     /// Whether what is placed for this CPU comes before what is placed for any: it alternates.
     pub(super) turn: bool,
 }
@@ -106,6 +108,7 @@ impl Model {
             placed: Queue::new(),
             pinned: Queue::new(),
             core_served_at: now,
+            agents_served_at: now,
             turn: false,
         };
         Self {

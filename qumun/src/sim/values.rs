@@ -59,6 +59,8 @@ pub enum Sabotage {
     NeverLate,
     /// The core takes over, and then forgets the parked tasks.
     LeaveParked,
+    /// The agent's side has no claim to its share of each CPU.
+    NoAgentShare,
     /// Events are sent though the core has taken over.
     SendDegraded,
     /// A decision that was applied leaves the task parked, too.

@@ -1,0 +1,264 @@
+//! What the daemon tells about itself: one JSON object, over a Unix socket or to a file.
+
+use std::io::{Read, Write};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use qumun::kernel::{ExitRecord, Probe, stats, wire};
+use serde_json::{Value, json};
+
+use crate::{Error, ExitCode, Result};
+
+/// Where the daemon listens unless told otherwise.
+pub(crate) const SOCKET: &str = "/run/gthulhu/daemon.sock";
+
+/// What the supervisor knows besides the core's own counters.
+#[derive(Debug, Clone)]
+pub(crate) struct Facts {
+    pub(crate) plugin: String,
+    pub(crate) started: Instant,
+    pub(crate) agent: Option<u32>,
+    pub(crate) restarts: u64,
+    pub(crate) exit: Option<ExitRecord>,
+}
+
+/// One moment of the core.
+#[derive(Debug)]
+pub(crate) struct Snapshot {
+    pub(crate) view: wire::View,
+    pub(crate) page: wire::AgentPage,
+    pub(crate) totals: wire::Counters,
+    pub(crate) legs: [stats::Leg; wire::LEGS],
+}
+
+/// The object that `status --json` prints.
+pub(crate) fn object(facts: &Facts, now: &Snapshot) -> Value {
+    let probe = Probe::here();
+    let ledgers = stats::ledgers(&now.totals);
+    let (minor, major) = facts.agent.and_then(page_faults).unzip();
+    let counters: serde_json::Map<String, Value> =
+        stats::named(&now.totals).into_iter().map(|(name, value)| (name.to_owned(), json!(value))).collect();
+    let entered: serde_json::Map<String, Value> =
+        wire::REASONS.iter().zip(now.view.entered).map(|(name, n)| ((*name).to_owned(), json!(n))).collect();
+    let legs: Vec<Value> = wire::LEG_NAMES
+        .iter()
+        .zip(&now.legs)
+        .map(|(name, leg)| {
+            json!({ "name": name, "count": leg.count(), "p50_ns": leg.quantile(0.5), "p99_ns": leg.quantile(0.99) })
+        })
+        .collect();
+    json!({
+        "plugin": facts.plugin,
+        "mode": if now.view.mode == wire::NORMAL { "normal" } else { "degraded" },
+        "reason": wire::REASONS.get(now.view.reason as usize),
+        "ops": probe.ops,
+        "state": probe.state,
+        "enable_seq": probe.enable_seq,
+        "kernel": probe.release,
+        "version": env!("CARGO_PKG_VERSION"),
+        "epoch": now.view.epoch,
+        "uptime_ms": facts.started.elapsed().as_millis() as u64,
+        "supervisor_pid": std::process::id(),
+        "agent": {
+            "pid": (now.view.agent_pid != 0).then_some(now.view.agent_pid),
+            "restarts": facts.restarts,
+            "minor_faults": minor,
+            "major_faults": major,
+            "allocations": now.page.allocations,
+            "events": now.page.events,
+            "discarded": now.page.discarded,
+            "published": now.page.published,
+            "batches": now.page.batches,
+            "ring_full": now.page.ring_full,
+            "resyncs": now.page.resyncs,
+        },
+        "transitions": {
+            "entered": entered,
+            "left": now.view.left,
+            "degraded_ms": now.view.degraded_ns / 1_000_000,
+            "longest_late_us": now.view.longest_late_ns / 1_000,
+            "rescued": now.view.rescued,
+        },
+        "counters": counters,
+        "ledgers": {
+            "events_outstanding": ledgers.events_outstanding,
+            "decisions_open": ledgers.decisions_open,
+        },
+        "legs": legs,
+        "exit": facts.exit.as_ref().map(|e| {
+            json!({ "kind": e.kind, "code": e.code, "reason": e.reason, "message": e.message })
+        }),
+    })
+}
+
+/// Minor and major page faults of a process since it began.
+fn page_faults(pid: u32) -> Option<(u64, u64)> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    parse_faults(&stat)
+}
+
+/// Fields 10 and 12 of /proc/PID/stat; the name in field 2 may hold anything but ends with ')'.
+fn parse_faults(stat: &str) -> Option<(u64, u64)> {
+    let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
+    let minor = fields.nth(7)?.parse().ok()?;
+    let major = fields.nth(1)?.parse().ok()?;
+    Some((minor, major))
+}
+
+/// The socket, removed again when dropped.
+#[derive(Debug)]
+pub(crate) struct Listener {
+    pub(crate) listener: UnixListener,
+    path: PathBuf,
+}
+
+impl Listener {
+    /// Listens for root only.
+    pub(crate) fn bind(path: &Path) -> Result<Self> {
+        let fail = |what: &str, e: &std::io::Error| Error::system(format!("{what} {}", path.display()), e);
+        if let Some(dir) = path.parent().filter(|d| !d.as_os_str().is_empty()) {
+            std::fs::create_dir_all(dir).map_err(|e| fail("cannot make the folder of", &e))?;
+        }
+        // One that nobody answers is left over from a daemon that was killed.
+        if UnixStream::connect(path).is_ok() {
+            return Err(Error::new(ExitCode::Busy, format!("another daemon answers on {}", path.display())));
+        }
+        let _ = std::fs::remove_file(path);
+        let listener = UnixListener::bind(path).map_err(|e| fail("cannot listen on", &e))?;
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))
+            .map_err(|e| fail("cannot protect", &e))?;
+        listener.set_nonblocking(true).map_err(|e| fail("cannot listen on", &e))?;
+        Ok(Self { listener, path: path.to_owned() })
+    }
+
+    /// Answers everyone who waits, and nobody who may not ask.
+    pub(crate) fn answer(&self, object: impl Fn() -> Value) {
+        while let Ok((mut stream, _)) = self.listener.accept() {
+            if !may_ask(&stream) {
+                continue;
+            }
+            // A client that does not read must not hold the supervisor.
+            let _ = stream.set_write_timeout(Some(Duration::from_millis(200)));
+            let _ = stream.write_all(object().to_string().as_bytes());
+        }
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+/// Root, or whoever runs the daemon.
+fn may_ask(stream: &UnixStream) -> bool {
+    let mut peer = libc::ucred { pid: 0, uid: u32::MAX, gid: 0 };
+    let mut len = size_of::<libc::ucred>() as libc::socklen_t;
+    // SAFETY: valid pointers to a ucred and its length.
+    let got = unsafe {
+        libc::getsockopt(
+            stream.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_PEERCRED,
+            (&raw mut peer).cast(),
+            &raw mut len,
+        )
+    };
+    // SAFETY: no arguments, cannot fail.
+    got == 0 && (peer.uid == 0 || peer.uid == unsafe { libc::geteuid() })
+}
+
+/// `gthulhu-daemon status`.
+pub(crate) fn ask(socket: &Path, as_json: bool) -> Result<()> {
+    let mut stream = UnixStream::connect(socket).map_err(|e| {
+        let what = format!("no daemon answers on {} ({e}); is 'gthulhu-daemon run' running?", socket.display());
+        let code = if e.kind() == std::io::ErrorKind::PermissionDenied { ExitCode::NoPermission } else { ExitCode::NoDaemon };
+        Error::new(code, what)
+    })?;
+    let _ = stream.set_read_timeout(Some(Duration::from_secs(5)));
+    let mut text = String::new();
+    stream.read_to_string(&mut text).map_err(|e| Error::system("the daemon did not answer", &e))?;
+    let object: Value = serde_json::from_str(&text)
+        .map_err(|e| Error::new(ExitCode::Failed, format!("the daemon's answer is no JSON ({e})")))?;
+    let mut out = std::io::stdout().lock();
+    let shown = if as_json { format!("{object}\n") } else { describe(&object) };
+    // A closed pipe (| head) is no error.
+    let _ = out.write_all(shown.as_bytes());
+    Ok(())
+}
+
+/// The same for a person.
+pub(crate) fn describe(o: &Value) -> String {
+    let text = |v: &Value| v.as_str().unwrap_or("-").to_owned();
+    let number = |v: &Value| v.as_u64().unwrap_or(0);
+    let c = &o["counters"];
+    let decided = number(&c["ev_dispatched"]);
+    let taken = number(&c["ev_taken_over"]) + number(&c["core_enqueued"]);
+    let all = decided + taken + number(&c["congested"]) + number(&c["ev_bounced"]);
+    let share = if all == 0 { 0.0 } else { 100.0 * decided as f64 / all as f64 };
+    let batches = number(&o["agent"]["batches"]).max(1);
+    let mut lines = vec![
+        format!("{} {} on Linux {}, mode {}", text(&o["ops"]), text(&o["state"]), text(&o["kernel"]), text(&o["mode"])),
+        format!(
+            "supervisor {}, agent {} (restarts {}, page faults {}+{}, allocations {})",
+            number(&o["supervisor_pid"]),
+            o["agent"]["pid"].as_i64().map_or("none".into(), |p| p.to_string()),
+            number(&o["agent"]["restarts"]),
+            number(&o["agent"]["minor_faults"]),
+            number(&o["agent"]["major_faults"]),
+            number(&o["agent"]["allocations"]),
+        ),
+        format!(
+            "decided by the agent {decided} ({share:.1} %), taken over by the core {taken}, never asked {}",
+            number(&c["kernel_direct"])
+        ),
+        format!(
+            "{} batches, {:.2} decisions each; refused {}, stale {}, bounced {}",
+            number(&o["agent"]["batches"]),
+            number(&o["agent"]["published"]) as f64 / batches as f64,
+            number(&c["dec_refused"]),
+            number(&c["dec_stale"]),
+            number(&c["dec_bounced"]),
+        ),
+        format!(
+            "degraded {} times for {} ms; longest parked {:.1} ms; rescued {}",
+            o["transitions"]["left"],
+            number(&o["transitions"]["degraded_ms"]),
+            number(&c["max_parked_ns"]) as f64 / 1e6,
+            number(&o["transitions"]["rescued"]),
+        ),
+    ];
+    for leg in o["legs"].as_array().into_iter().flatten() {
+        lines.push(format!(
+            "  {:<17} p50 <= {:>8.1} us   p99 <= {:>8.1} us   ({} sampled)",
+            text(&leg["name"]),
+            number(&leg["p50_ns"]) as f64 / 1e3,
+            number(&leg["p99_ns"]) as f64 / 1e3,
+            number(&leg["count"]),
+        ));
+    }
+    if let Some(reason) = o["exit"]["reason"].as_str() {
+        lines.push(format!("ended: {reason} {}", text(&o["exit"]["message"])));
+    }
+    lines.join("\n") + "\n"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn faults_are_read_behind_any_name() {
+        let stat = "12 (a) b) (c) S 1 2 3 4 5 6 77 8 99 10";
+        assert_eq!(parse_faults(stat), Some((77, 99)));
+        assert_eq!(parse_faults("12 (x) S 1"), None);
+    }
+
+    #[test]
+    fn a_person_gets_numbers_also_from_an_empty_object() {
+        assert!(describe(&json!({})).contains("agent none"));
+    }
+}

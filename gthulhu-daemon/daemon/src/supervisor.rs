@@ -1,0 +1,312 @@
+//! The supervisor: loads the core, holds the link, keeps an agent alive, answers `status`.
+
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use qumun::Nanos;
+use qumun::kernel::{AgentFds, ExitRecord, LoadedCore, Running};
+use signal_hook::consts::{SIGINT, SIGTERM};
+
+use crate::agent::FIRST_FD;
+use crate::status::{Facts, Listener, Snapshot};
+use crate::{Error, ExitCode, Result, plugins, status};
+
+/// What `run` was told.
+#[derive(Debug)]
+pub(crate) struct Settings {
+    pub(crate) plugin: String,
+    pub(crate) slice: Nanos,
+    pub(crate) socket: PathBuf,
+    pub(crate) report: Option<PathBuf>,
+    pub(crate) debug: bool,
+}
+
+/// How often the supervisor looks whether the kernel has removed the scheduler.
+const LOOK: Duration = Duration::from_millis(100);
+/// An agent that lived for this long was a good one: the next restart is immediate again.
+const GOOD_LIFE: Duration = Duration::from_secs(10);
+const BACKOFF_FIRST: Duration = Duration::from_millis(10);
+/// This many short lives in a row are a crash loop: the kernel's own scheduler takes over.
+const SHORT_LIVES: u32 = 8;
+
+/// Runs until a signal, an ejection or a crash loop. Returns the exit code of the process.
+pub(crate) fn run(settings: &Settings) -> Result<u8> {
+    let plugin = plugins::find(&settings.plugin)?;
+    let signals = Signals::new()?;
+    let running = qumun::builder(plugins::ops_name(plugin.name))
+        .default_slice(settings.slice)
+        .debug(settings.debug)
+        .load()?
+        .attach()?;
+    // After the load: the kernel's answer about another scheduler is the better one.
+    let listener = Listener::bind(&settings.socket)?;
+    let mut facts = Facts {
+        plugin: plugin.name.to_owned(),
+        started: Instant::now(),
+        agent: None,
+        restarts: 0,
+        exit: None,
+    };
+    println!("gthulhu-daemon: {} schedules, supervisor {}", plugins::ops_name(plugin.name), std::process::id());
+    let end = supervise(settings, &running, &signals, &listener, &mut facts);
+    finish(settings, running, facts, end)
+}
+
+/// Why supervision ended.
+enum End {
+    Signal,
+    Removed(ExitRecord),
+    CrashLoop(String),
+}
+
+fn supervise(
+    settings: &Settings,
+    running: &Running,
+    signals: &Signals,
+    listener: &Listener,
+    facts: &mut Facts,
+) -> Result<End> {
+    let mut agent = Some(Agent::start(settings, running)?);
+    facts.agent = agent.as_ref().map(Agent::pid);
+    let mut restart = Restart::default();
+    loop {
+        let until = restart.due.map_or(LOOK, |due| due.saturating_duration_since(Instant::now()).min(LOOK));
+        wait(&[signals.fd(), listener.listener.as_raw_fd(), agent.as_ref().map_or(-1, |a| a.pidfd.as_raw_fd())], until)?;
+        if signals.arrived() {
+            return Ok(End::Signal);
+        }
+        if let Some(record) = running.exited() {
+            return Ok(End::Removed(record));
+        }
+        if let Some(how) = agent.as_mut().and_then(Agent::ended) {
+            facts.agent = None;
+            let life = agent.take().map_or(Duration::ZERO, |a| a.started.elapsed());
+            eprintln!("gthulhu-daemon: the agent ended ({how}) after {:.1} s; the core goes on", life.as_secs_f64());
+            if !restart.plan(life) {
+                return Ok(End::CrashLoop(how));
+            }
+        }
+        if restart.due.is_some_and(|due| due <= Instant::now()) {
+            restart.due = None;
+            let started = Agent::start(settings, running)?;
+            facts.restarts += 1;
+            facts.agent = Some(started.pid());
+            eprintln!("gthulhu-daemon: agent {} started (restart {})", started.pid(), facts.restarts);
+            agent = Some(started);
+        }
+        listener.answer(|| status::object(facts, &snapshot(running.inner())));
+    }
+}
+
+fn snapshot(core: &LoadedCore) -> Snapshot {
+    Snapshot { view: core.view(), page: core.agent_page(), totals: core.totals(), legs: core.legs() }
+}
+
+/// Detaches, reports, and says how it ended.
+fn finish(settings: &Settings, running: Running, mut facts: Facts, end: Result<End>) -> Result<u8> {
+    let (record, core) = running.detach();
+    let end = end?;
+    facts.agent = None;
+    facts.exit = match &end {
+        End::Removed(record) => Some(record.clone()),
+        _ => record,
+    };
+    let last = status::object(&facts, &snapshot(&core));
+    if let Some(path) = &settings.report {
+        std::fs::write(path, format!("{last}\n"))
+            .map_err(|e| Error::system(format!("cannot write the report {}", path.display()), &e))?;
+    }
+    print!("{}", status::describe(&last));
+    match end {
+        End::Signal => Ok(0),
+        End::Removed(record) => {
+            if record.is_error() && !record.dump.is_empty() {
+                eprintln!("----- the kernel's dump -----\n{}\n----- end of dump -----", record.dump);
+            }
+            let what = format!("the kernel removed the scheduler: {} ({})", record.reason, record.message);
+            if record.is_error() {
+                return Err(Error::new(ExitCode::Failed, what));
+            }
+            println!("gthulhu-daemon: {what}");
+            Ok(0)
+        }
+        End::CrashLoop(how) => Err(Error::new(
+            ExitCode::Failed,
+            format!(
+                "the agent ended {SHORT_LIVES} times in a row within {} s (last: {how}); \
+                 the kernel's own scheduler is back",
+                GOOD_LIFE.as_secs()
+            ),
+        )),
+    }
+}
+
+/// When the next agent starts: at once after a good life, later after each short one.
+#[derive(Debug, Default)]
+struct Restart {
+    short_lives: u32,
+    due: Option<Instant>,
+}
+
+impl Restart {
+    /// Plans the next start. False: this is a crash loop.
+    fn plan(&mut self, life: Duration) -> bool {
+        self.short_lives = if life >= GOOD_LIFE { 0 } else { self.short_lives + 1 };
+        if self.short_lives >= SHORT_LIVES {
+            return false;
+        }
+        let backoff = if self.short_lives == 0 { Duration::ZERO } else { BACKOFF_FIRST * (1 << (self.short_lives - 1)) };
+        self.due = Some(Instant::now() + backoff);
+        true
+    }
+}
+
+/// A running agent. Dropping it kills it.
+#[derive(Debug)]
+struct Agent {
+    child: Child,
+    pidfd: OwnedFd,
+    started: Instant,
+}
+
+impl Agent {
+    fn start(settings: &Settings, running: &Running) -> Result<Self> {
+        let fds = running.agent_fds()?;
+        let raw = fds.raw();
+        let mut command = Command::new("/proc/self/exe");
+        command
+            .arg("agent")
+            .args(["--plugin", &settings.plugin])
+            .args(["--slice-us", &(settings.slice.as_u64() / 1000).to_string()])
+            .args(["--supervisor", &std::process::id().to_string()])
+            .stdin(Stdio::null());
+        // SAFETY: only async-signal-safe calls on numbers copied before the fork.
+        unsafe { command.pre_exec(move || hand_over(raw)) };
+        let child = command.spawn().map_err(|e| Error::system("cannot start the agent", &e))?;
+        // SAFETY: plain numbers; the child has not been waited for, so the pid is its own.
+        let pidfd = unsafe { libc::syscall(libc::SYS_pidfd_open, child.id(), 0) };
+        if pidfd < 0 {
+            return Err(Error::system("cannot watch the agent", &std::io::Error::last_os_error()));
+        }
+        // SAFETY: a new descriptor that nothing else owns.
+        let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd as RawFd) };
+        Ok(Self { child, pidfd, started: Instant::now() })
+    }
+
+    fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// How it ended, if it has.
+    fn ended(&mut self) -> Option<String> {
+        match self.child.try_wait() {
+            Ok(Some(status)) => Some(status.to_string()),
+            Ok(None) => None,
+            Err(error) => Some(format!("it cannot be waited for: {error}")),
+        }
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        // It has nothing to save, and must not outlive us.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// In the child before exec: moves the descriptors to where the agent looks for them. First above all
+/// targets, so that none is overwritten before it was moved.
+fn hand_over(raw: [RawFd; AgentFds::COUNT]) -> std::io::Result<()> {
+    let above = FIRST_FD + AgentFds::COUNT as RawFd;
+    let mut moved = [0; AgentFds::COUNT];
+    for (to, from) in moved.iter_mut().zip(raw) {
+        // SAFETY: plain numbers.
+        *to = unsafe { libc::fcntl(from, libc::F_DUPFD, above) };
+        if *to < 0 {
+            return Err(std::io::Error::last_os_error());
+        }
+    }
+    for (i, from) in moved.into_iter().enumerate() {
+        // SAFETY: plain numbers; dup2 clears close-on-exec on the target.
+        if unsafe { libc::dup2(from, FIRST_FD + i as RawFd) } < 0 {
+            return Err(std::io::Error::last_os_error());
+        }
+        // SAFETY: as above.
+        unsafe { libc::close(from) };
+    }
+    Ok(())
+}
+
+/// SIGINT and SIGTERM, as a descriptor to wait for.
+#[derive(Debug)]
+struct Signals {
+    receiver: std::os::unix::net::UnixStream,
+}
+
+impl Signals {
+    fn new() -> Result<Self> {
+        let fail = |e: std::io::Error| Error::system("cannot handle signals", &e);
+        let (receiver, sender) = std::os::unix::net::UnixStream::pair().map_err(fail)?;
+        receiver.set_nonblocking(true).map_err(fail)?;
+        for signal in [SIGINT, SIGTERM] {
+            signal_hook::low_level::pipe::register(signal, sender.try_clone().map_err(fail)?).map_err(fail)?;
+        }
+        Ok(Self { receiver })
+    }
+
+    fn fd(&self) -> RawFd {
+        self.receiver.as_raw_fd()
+    }
+
+    fn arrived(&self) -> bool {
+        let mut byte = [0];
+        matches!(std::io::Read::read(&mut &self.receiver, &mut byte), Ok(1..))
+    }
+}
+
+/// Waits until one of the descriptors is readable (negative ones are ignored) or the time is over.
+fn wait(fds: &[RawFd], timeout: Duration) -> Result<()> {
+    let mut polled: Vec<libc::pollfd> =
+        fds.iter().map(|&fd| libc::pollfd { fd, events: libc::POLLIN, revents: 0 }).collect();
+    // Rounded up: a timeout of 0 would spin until the time has come.
+    let ms = timeout.as_micros().div_ceil(1000).min(1000) as libc::c_int;
+    // SAFETY: a valid array of that length.
+    let ready = unsafe { libc::poll(polled.as_mut_ptr(), polled.len() as libc::nfds_t, ms) };
+    if ready < 0 {
+        let error = std::io::Error::last_os_error();
+        if error.kind() != std::io::ErrorKind::Interrupted {
+            return Err(Error::system("cannot wait", &error));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn short_lives_wait_longer_and_end_in_a_crash_loop() {
+        let mut restart = Restart::default();
+        let mut waits = Vec::new();
+        while restart.plan(Duration::from_millis(5)) {
+            waits.push(restart.due.expect("planned").saturating_duration_since(Instant::now()));
+        }
+        assert_eq!(waits.len() as u32, SHORT_LIVES - 1);
+        assert!(waits.windows(2).all(|w| w[0] < w[1]), "{waits:?}");
+        assert!(waits[0] <= BACKOFF_FIRST);
+    }
+
+    #[test]
+    fn a_good_life_forgives() {
+        let mut restart = Restart::default();
+        for _ in 0..100 {
+            assert!(restart.plan(Duration::from_millis(5)));
+            assert!(restart.plan(GOOD_LIFE));
+        }
+    }
+}

@@ -1,0 +1,299 @@
+//! The running kernel as a backend: load, attach, run.
+//!
+//! ```text
+//!   builder("name") ──load()──► Loaded ──attach()──► Running ──run(policy)──► Exit
+//!                                  │                    │
+//!                                  └── agent_fds() ─────┴──► another process: Link::connect(fds)
+//! ```
+//!
+//! [`Builder::run`] is all of it in one process and on one thread: right for a first scheduler. A daemon
+//! keeps [`Running`] in a process of its own and lets a child connect: when the child dies, the core
+//! goes on by itself, and the next child takes over without a new load.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+pub use qumun_bpf::agent::AgentFds;
+pub use qumun_bpf::loader::{ExitRecord, Loaded as LoadedCore};
+pub use qumun_bpf::probe::Probe;
+pub use qumun_bpf::{stats, wire};
+
+use qumun_bpf::agent::{self as bpf_agent, PageWord, ViewWord};
+use qumun_bpf::loader::{self, Options};
+
+use crate::{
+    Affinity, Backend, Builder, Cpu, Decision, Epoch, Error, ErrorKind, Event, Exit, ExitInfo, ExitKind, Full,
+    Generation, IdleView, Nanos, Pid, Queued, Result, Scheduler, Stats, TaskId, alloc,
+};
+
+/// The core, loaded into the kernel and not yet scheduling.
+#[derive(Debug)]
+pub struct Loaded {
+    inner: loader::Loaded,
+    builder: Builder,
+}
+
+/// The core, scheduling. Dropping it gives the machine back to the kernel's own scheduler.
+#[derive(Debug)]
+pub struct Running {
+    inner: loader::Attached,
+    builder: Builder,
+}
+
+impl Builder {
+    /// Loads the core into the running kernel.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unsupported`], [`ErrorKind::NoBtf`], [`ErrorKind::PermissionDenied`] or
+    /// [`ErrorKind::Busy`] when this machine cannot have it now, with what to do about it;
+    /// [`ErrorKind::Load`] with the verifier's words when the kernel refuses it.
+    pub fn load(self) -> Result<Loaded> {
+        let mut options = Options::default();
+        options.name.clone_from(&self.name);
+        options.config.slice_ns = self.slice.as_u64();
+        options.config.slice_max_ns = options.config.slice_max_ns.max(self.slice.as_u64());
+        options.config.debug = u32::from(self.debug);
+        Ok(Loaded { inner: loader::load(&options)?, builder: self })
+    }
+
+    /// Loads, attaches and runs a policy on the calling thread until it is stopped or removed.
+    ///
+    /// # Errors
+    /// As [`Builder::load`] and [`Loaded::attach`].
+    pub fn run<S: Scheduler>(self, policy: S) -> Result<Exit> {
+        self.load()?.attach()?.run(policy)
+    }
+}
+
+impl Loaded {
+    /// Starts to schedule. The core does it alone until an agent connects.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn attach(self) -> Result<Running> {
+        Ok(Running { inner: self.inner.attach()?, builder: self.builder })
+    }
+}
+
+impl Running {
+    /// Runs a policy on the calling thread, with all memory of the process locked, until the
+    /// builder's stop handle is used or the kernel removes the scheduler.
+    ///
+    /// # Errors
+    /// When the agent's memory cannot be locked or mapped.
+    pub fn run<S: Scheduler>(self, policy: S) -> Result<Exit> {
+        let link = Link::connect(self.inner.agent_fds()?)?;
+        let mut agent = self.builder.agent(link, policy);
+        let exit = agent.run();
+        drop(agent);
+        let (record, _) = self.inner.detach();
+        Ok(match (exit, record) {
+            (Exit::Removed(_), Some(record)) => Exit::Removed(record.into()),
+            (exit, _) => exit,
+        })
+    }
+
+    /// Descriptors with which another process can become the agent.
+    ///
+    /// # Errors
+    /// When there are no descriptors left.
+    pub fn agent_fds(&self) -> Result<AgentFds> {
+        Ok(self.inner.agent_fds()?)
+    }
+
+    /// What the core shows and counts.
+    pub fn inner(&self) -> &loader::Attached {
+        &self.inner
+    }
+
+    /// Was the scheduler removed by the kernel?
+    pub fn exited(&self) -> Option<ExitRecord> {
+        self.inner.exited()
+    }
+
+    /// Stops scheduling. Returns the kernel's record and the object with the last counters.
+    pub fn detach(self) -> (Option<ExitRecord>, LoadedCore) {
+        self.inner.detach()
+    }
+}
+
+/// An agent's connection with the core: the backend of a policy that runs on a kernel.
+#[derive(Debug)]
+pub struct Link {
+    agent: bpf_agent::Agent,
+    idle: IdleView,
+    nr_cpus: u32,
+    runs_seen: u64,
+    fruitless: u32,
+    /// The epoch acknowledged last, as far as an event carries it.
+    epoch: u32,
+}
+
+/// Turns without an event and without leaving the CPU after which the agent must assume that the core
+/// does not schedule it (a changed scheduling class, a scheduler about to be removed), and sleeps.
+const FRUITLESS: u32 = 64;
+
+impl Link {
+    /// Locks this process's memory and makes the calling thread the agent.
+    ///
+    /// # Errors
+    /// When the memory cannot be locked, the maps cannot be mapped, or the core does not answer.
+    pub fn connect(fds: AgentFds) -> Result<Self> {
+        bpf_agent::lock_memory()?;
+        let agent = bpf_agent::Agent::attach(fds)?;
+        let nr_cpus = u32::try_from(agent.view_word(ViewWord::NrCpuIds)).unwrap_or(crate::MAX_CPUS);
+        Ok(Self { agent, idle: IdleView::new(nr_cpus), nr_cpus, runs_seen: 0, fruitless: 0, epoch: 0 })
+    }
+
+    /// Writes raw bytes into the live decision ring: for tests that play a hostile agent.
+    #[doc(hidden)]
+    pub fn raw(&mut self) -> &mut bpf_agent::Agent {
+        &mut self.agent
+    }
+
+    fn event(&self, raw: &wire::Event) -> Option<Event> {
+        let id = TaskId { pid: Pid(raw.pid), generation: Generation(raw.generation) };
+        match raw.kind {
+            wire::EVENT_EXIT => Some(Event::Exit(id)),
+            // One that was sent on the eve of a new epoch: the core has that task already.
+            wire::EVENT_QUEUED if raw.epoch != self.epoch => None,
+            wire::EVENT_QUEUED => Some(Event::Queued(Queued {
+                id,
+                tgid: Pid(raw.tgid),
+                cpu: Cpu(u32::try_from(raw.cpu).unwrap_or(0)),
+                waker: (raw.waker != 0).then_some(Pid(raw.waker)),
+                cgroup_id: raw.cgroup_id,
+                weight: raw.weight,
+                wakeup: raw.flags & wire::EVENT_WAKEUP != 0,
+                kthread: raw.flags & wire::EVENT_KTHREAD != 0,
+                sampled: raw.flags & wire::EVENT_SAMPLED != 0,
+                enqueued_at: Nanos(raw.enqueued_at),
+                seen_at: Nanos::ZERO,
+                started_at: Nanos(raw.started_at),
+                stopped_at: Nanos(raw.stopped_at),
+                exec_runtime: Nanos(raw.exec_runtime),
+                vtime: raw.vtime,
+                allowed: Affinity::new(raw.allowed, raw.nr_cpus_allowed, self.nr_cpus),
+                enq_flags: raw.enq_flags,
+                comm_bytes: raw.comm,
+            })),
+            _ => None,
+        }
+    }
+}
+
+impl Backend for Link {
+    fn epoch(&self) -> Epoch {
+        Epoch(self.agent.view_word(ViewWord::Epoch))
+    }
+
+    fn acknowledge(&mut self, epoch: Epoch) {
+        self.epoch = epoch.0 as u32;
+        self.agent.acknowledge(epoch.0);
+    }
+
+    fn refresh(&mut self) {
+        let mut words = [0; (crate::MAX_CPUS / 64) as usize];
+        let used = self.nr_cpus.div_ceil(64) as usize;
+        self.agent.idle(&mut words[..used]);
+        for (i, word) in words[..used].iter().enumerate() {
+            self.idle.set_word(i, *word);
+        }
+    }
+
+    fn idle(&self) -> &IdleView {
+        &self.idle
+    }
+
+    fn now(&self) -> Nanos {
+        Nanos(bpf_agent::monotonic_ns())
+    }
+
+    fn receive(&mut self) -> Option<Event> {
+        loop {
+            let raw = self.agent.events.pop()?;
+            if let Some(event) = self.event(&raw) {
+                return Some(event);
+            }
+        }
+    }
+
+    fn send(&mut self, decision: &Decision) -> Result<(), Full> {
+        let raw = wire::Decision {
+            generation: decision.id().generation.0,
+            slice_ns: decision.get_slice().as_u64(),
+            vtime: decision.get_vtime(),
+            seen_at: decision.seen_at().as_u64(),
+            decided_at: decision.decided_at().as_u64(),
+            pid: decision.id().pid.0,
+            // A number that is no i32 is no CPU either; the core refuses -2.
+            cpu: decision.cpu().map_or(wire::CPU_ANY, |cpu| i32::try_from(cpu.0).unwrap_or(-2)),
+            flags: 0,
+            reserved: 0,
+        };
+        self.agent.decisions.push(&raw).map_err(|_| Full(*decision))
+    }
+
+    fn publish(&mut self) {
+        self.agent.events.release();
+        self.agent.decisions.publish();
+    }
+
+    fn report(&mut self, stats: &Stats) {
+        let put = |word, value| self.agent.page_word(word).store(value, Ordering::Relaxed);
+        put(PageWord::Events, stats.events);
+        put(PageWord::Discarded, stats.discarded);
+        put(PageWord::Published, stats.decisions);
+        put(PageWord::Batches, stats.batches);
+        put(PageWord::RingFull, stats.ring_full);
+        put(PageWord::Resyncs, stats.resyncs);
+        put(PageWord::Allocations, alloc::total());
+    }
+
+    fn rest(&mut self, idle_turn: bool) {
+        self.agent.events.release();
+        bpf_agent::yield_now();
+        let runs = self.agent.view_word(ViewWord::AgentRuns);
+        if idle_turn && runs == self.runs_seen {
+            self.fruitless += 1;
+            if self.fruitless >= FRUITLESS {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        } else {
+            self.fruitless = 0;
+        }
+        self.runs_seen = runs;
+    }
+
+    fn exited(&mut self) -> Option<ExitInfo> {
+        (self.agent.view_word(ViewWord::Exited) != 0).then(ExitInfo::default)
+    }
+}
+
+impl From<ExitRecord> for ExitInfo {
+    fn from(record: ExitRecord) -> Self {
+        Self {
+            kind: ExitKind::from(record.kind),
+            code: record.code,
+            reason: record.reason,
+            message: record.message,
+            dump: record.dump,
+        }
+    }
+}
+
+impl From<qumun_bpf::Error> for Error {
+    fn from(error: qumun_bpf::Error) -> Self {
+        let kind = match error.kind() {
+            qumun_bpf::ErrorKind::NoSchedExt => ErrorKind::Unsupported,
+            qumun_bpf::ErrorKind::NoBtf => ErrorKind::NoBtf,
+            qumun_bpf::ErrorKind::Permission => ErrorKind::PermissionDenied,
+            qumun_bpf::ErrorKind::Busy => ErrorKind::Busy,
+            qumun_bpf::ErrorKind::Load => ErrorKind::Load,
+            qumun_bpf::ErrorKind::Invalid => ErrorKind::InvalidInput,
+            _ => ErrorKind::Kernel,
+        };
+        let what = error.to_string();
+        Self::new(kind, what)
+    }
+}

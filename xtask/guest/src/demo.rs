@@ -1,0 +1,7 @@
+//! d
+use crate::Result;
+/// d
+///
+/// # Errors
+/// x
+pub fn demo() -> Result<bool> { Ok(true) }

@@ -1,0 +1,127 @@
+//! `lab-guest`: see the library.
+
+use clap::{Parser, Subcommand};
+use lab_guest::check::Checks;
+use lab_guest::load::{self, Wake};
+use lab_guest::sched::Scx;
+use lab_guest::{Result, demo, suites};
+use serde_json::{Value, json};
+use std::process::ExitCode;
+use std::time::Duration;
+
+#[derive(Parser)]
+#[command(about = "Loads, checks of the daemon and the demonstration, inside a lab guest", max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    command: Cmd,
+}
+
+#[derive(Subcommand)]
+enum Cmd {
+    /// Processes that only compute
+    Hogs {
+        /// How many
+        count: usize,
+        /// For how long
+        #[arg(long, default_value_t = 10.0)]
+        secs: f64,
+    },
+    /// A new process at each mark of a clock: the longest time without one
+    Beat {
+        /// Time between two marks
+        #[arg(long, default_value_t = 100)]
+        period_ms: u64,
+        /// For how long
+        #[arg(long, default_value_t = 10.0)]
+        secs: f64,
+    },
+    /// How long after its timer an ordinary task runs
+    Wake {
+        /// Time between two wakeups
+        #[arg(long, default_value_t = 2000)]
+        period_us: u64,
+        /// Wakeups
+        #[arg(long, default_value_t = 5000)]
+        count: u64,
+        /// CPU time that each wakeup computes for
+        #[arg(long, default_value_t = 0)]
+        work_us: u64,
+        /// Stop after this even when wakeups are missing
+        #[arg(long)]
+        secs: Option<f64>,
+    },
+    /// Two processes that wake each other through two pipes
+    Pipe {
+        /// Round trips
+        #[arg(long, default_value_t = 20_000)]
+        rounds: u64,
+        /// Stop after this even when round trips are missing
+        #[arg(long)]
+        secs: Option<f64>,
+    },
+    /// Threads whose allowed CPUs change all the time
+    Affinity {
+        /// Threads
+        #[arg(long, default_value_t = 8)]
+        tasks: usize,
+        /// For how long
+        #[arg(long, default_value_t = 10.0)]
+        secs: f64,
+    },
+    /// Which scheduler is at work
+    Scx,
+    /// Check the daemon
+    Check {
+        /// What to check
+        suite: suites::Suite,
+        /// Length of each load, where a suite has one
+        #[arg(long)]
+        secs: Option<u64>,
+    },
+    /// What the scheduler does, for people
+    Demo,
+}
+
+fn main() -> ExitCode {
+    let done = match Cli::parse().command {
+        Cmd::Check { suite, secs } => {
+            let mut checks = Checks::default();
+            suites::run(suite, secs, &mut checks);
+            return if checks.all_held() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+        }
+        Cmd::Demo => demo::demo(),
+        load => run_load(load).map(|figures| {
+            println!("{figures}");
+            true
+        }),
+    };
+    match done {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(e) => {
+            eprintln!("lab-guest: {e}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run_load(load: Cmd) -> Result<Value> {
+    let secs = Duration::from_secs_f64;
+    match load {
+        Cmd::Hogs { count, secs: time } => load::hogs(count, secs(time)),
+        Cmd::Beat { period_ms, secs: time } => load::beat(Duration::from_millis(period_ms), secs(time)),
+        Cmd::Wake { period_us, count, work_us, secs: limit } => load::wake(Wake {
+            period: Duration::from_micros(period_us),
+            count,
+            work: Duration::from_micros(work_us),
+            limit: limit.map(secs),
+        }),
+        Cmd::Pipe { rounds, secs: limit } => load::pipe(rounds, limit.map(secs)),
+        Cmd::Affinity { tasks, secs: time } => load::affinity(tasks, secs(time)),
+        Cmd::Scx => {
+            let scx = Scx::read()?;
+            Ok(json!({"state": scx.state, "ops": scx.ops, "enable_seq": scx.enable_seq}))
+        }
+        Cmd::Check { .. } | Cmd::Demo => Err("not a load".into()),
+    }
+}

@@ -1,0 +1,255 @@
+//! The daemon as its users see it: started, asked, stopped; and what the kernel says about it.
+
+use crate::check::ensure;
+use crate::process::{self, Background, wait_for};
+use crate::{Context, Result, sys};
+use serde_json::Value;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+/// Where the kernel tells about schedulers.
+pub const SCHED_EXT: &str = "/sys/kernel/sched_ext";
+/// How our schedulers' names begin.
+pub const OPS_PREFIX: &str = "gthulhu";
+/// Until a started daemon decides, and until a stopped one is gone.
+const START_LIMIT: Duration = Duration::from_secs(5);
+const STOP_LIMIT: Duration = Duration::from_secs(5);
+const STATUS_LIMIT: Duration = Duration::from_secs(3);
+
+/// What the kernel says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Scx {
+    /// `disabled`, `enabling`, `enabled` or `disabling`.
+    pub state: String,
+    /// Name of the loaded scheduler; empty when none is.
+    pub ops: String,
+    /// How many schedulers were loaded since boot.
+    pub enable_seq: u64,
+}
+
+impl Scx {
+    /// Reads it.
+    ///
+    /// # Errors
+    /// When the kernel has no sched_ext.
+    pub fn read() -> Result<Self> {
+        let read = |name: &str| {
+            let path = Path::new(SCHED_EXT).join(name);
+            fs::read_to_string(&path)
+                .map(|text| text.trim().to_string())
+                .cannot(format_args!("read {}", path.display()))
+        };
+        // The folder `root` exists only while a scheduler is loaded.
+        let ops = read("root/ops").unwrap_or_default();
+        let enable_seq = read("enable_seq")?.parse().cannot("understand enable_seq")?;
+        Ok(Self { state: read("state")?, ops, enable_seq })
+    }
+
+    /// Whether a scheduler whose name begins so is at work.
+    pub fn is_active(&self, prefix: &str) -> bool {
+        self.state == "enabled" && self.ops.starts_with(prefix)
+    }
+}
+
+/// Fails unless a scheduler whose name begins so is at work.
+///
+/// # Errors
+/// When another one or none is.
+pub fn assert_active(prefix: &str) -> Result<Scx> {
+    let scx = Scx::read()?;
+    ensure(scx.is_active(prefix), || format!("state {}, ops {:?}, wanted {prefix}…", scx.state, scx.ops))?;
+    Ok(scx)
+}
+
+/// Fails unless the kernel's own scheduler is at work.
+///
+/// # Errors
+/// When another one is.
+pub fn assert_disabled() -> Result<()> {
+    let scx = Scx::read()?;
+    ensure(scx.state == "disabled", || format!("state {}, ops {:?}, wanted disabled", scx.state, scx.ops))
+}
+
+/// A daemon at work. Dropped without [`Daemon::stop`] it is stopped all the same, by force if need be.
+#[derive(Debug)]
+pub struct Daemon {
+    supervisor: Background,
+    supervisor_pid: i32,
+    report: PathBuf,
+    log: PathBuf,
+    /// From start until it decides.
+    pub started_in: Duration,
+    is_over: bool,
+}
+
+/// How a daemon ended.
+#[derive(Debug, Clone)]
+pub struct Outcome {
+    /// Exit code, or 128 and the signal.
+    pub code: i32,
+    /// What it wrote at the end.
+    pub report: Value,
+    /// From the signal until the kernel's own scheduler was back.
+    pub took: Duration,
+}
+
+/// `gthulhu-daemon` beside this program, else from PATH; `$LAB_DAEMON` names another.
+pub fn daemon_program() -> PathBuf {
+    let own = std::env::var_os("LAB_DAEMON").map(PathBuf::from);
+    let beside = || Some(std::env::current_exe().ok()?.with_file_name("gthulhu-daemon")).filter(|p| p.exists());
+    own.or_else(beside).unwrap_or_else(|| "gthulhu-daemon".into())
+}
+
+impl Daemon {
+    /// Starts the daemon and waits until the kernel runs it and its agent decides.
+    ///
+    /// # Errors
+    /// When it does not within five seconds; the end of what it said is in the text.
+    pub fn start(plugin: &str, extra_args: &[&str]) -> Result<Self> {
+        let stem = std::env::temp_dir().join(format!("lab-daemon-{}-{}", std::process::id(), sys::now_ns()));
+        let (report, log) = (stem.with_extension("json"), stem.with_extension("log"));
+        let file = File::create(&log).cannot(format_args!("write {}", log.display()))?;
+        let mut command = Command::new(daemon_program());
+        command.args(["run", "--plugin", plugin, "--report"]).arg(&report).args(extra_args);
+        command.stdout(file.try_clone().cannot("share the log")?).stderr(file);
+        let supervisor = Background::spawn(&mut command)?;
+        let supervisor_pid = supervisor.pid();
+        let mut daemon =
+            Self { supervisor, supervisor_pid, report, log, started_in: Duration::ZERO, is_over: false };
+        let mut last = "it was not asked yet".to_string();
+        let started = wait_for("decisions", START_LIMIT, || {
+            if !daemon.supervisor.is_running()? {
+                return Err("it ended".into());
+            }
+            let ready = assert_active(OPS_PREFIX).and_then(|_| status()).and_then(|status| mode(&status));
+            match ready {
+                Ok(mode) if mode == "normal" => return Ok(Some(())),
+                Ok(mode) => last = format!("mode {mode}"),
+                Err(e) => last = e,
+            }
+            Ok(None)
+        });
+        match started {
+            Ok(((), took)) => daemon.started_in = took,
+            Err(e) => return Err(format!("plugin {plugin}: {e}; last: {last}; it said: {}", daemon.log_tail())),
+        }
+        Ok(daemon)
+    }
+
+    /// What it says now.
+    ///
+    /// # Errors
+    /// When it does not answer, or not in JSON.
+    pub fn status(&self) -> Result<Value> {
+        status()
+    }
+
+    /// The process that holds the scheduler.
+    pub fn supervisor_pid(&self) -> i32 {
+        self.supervisor_pid
+    }
+
+    /// The process that decides, if there is one now.
+    ///
+    /// # Errors
+    /// As [`Daemon::status`].
+    pub fn agent_pid(&self) -> Result<Option<i32>> {
+        Ok(agent_pid(&status()?))
+    }
+
+    /// Ends it by SIGTERM, and fails unless the kernel's own scheduler is back and the report is there.
+    ///
+    /// # Errors
+    /// When one of these does not happen within five seconds.
+    pub fn stop(mut self) -> Result<Outcome> {
+        let start = sys::now_ns();
+        sys::signal(self.supervisor_pid, libc::SIGTERM)?;
+        let status = self.supervisor.wait(STOP_LIMIT)?;
+        wait_for("end of the scheduler", STOP_LIMIT, || Ok(assert_disabled().ok()))?;
+        let took = Duration::from_nanos(sys::now_ns() - start);
+        self.is_over = true;
+        let code = process::exit_code(status);
+        let text = fs::read_to_string(&self.report)
+            .cannot(format_args!("read the report (exit code {code}; it said: {})", self.log_tail()))?;
+        let report = serde_json::from_str(&text).cannot("understand the report")?;
+        let _ = fs::remove_file(&self.report);
+        let _ = fs::remove_file(&self.log);
+        Ok(Outcome { code, report, took })
+    }
+
+    /// Kills the supervisor, as the kernel does when memory is short. Nothing is left to stop afterwards.
+    ///
+    /// # Errors
+    /// When it is gone already.
+    pub fn kill_supervisor(&mut self) -> Result<()> {
+        sys::signal(self.supervisor_pid, libc::SIGKILL)?;
+        self.supervisor.wait(STOP_LIMIT)?;
+        self.is_over = true;
+        Ok(())
+    }
+
+    /// The last lines of what it said, on one line.
+    pub fn log_tail(&self) -> String {
+        let text = fs::read(&self.log).unwrap_or_default();
+        let text = String::from_utf8_lossy(&text);
+        let lines: Vec<&str> = text.lines().collect();
+        lines[lines.len().saturating_sub(8)..].join(" | ")
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        if !self.is_over {
+            // The wish first, so that a drill that failed half-way leaves no scheduler behind; `supervisor` kills
+            // what is left.
+            let _ = sys::signal(-self.supervisor_pid, libc::SIGCONT);
+            let _ = sys::signal(self.supervisor_pid, libc::SIGTERM);
+            let _ = self.supervisor.wait(STOP_LIMIT);
+        }
+    }
+}
+
+/// What the daemon says now.
+///
+/// # Errors
+/// When none answers, or not in JSON.
+pub fn status() -> Result<Value> {
+    let said = process::run(Command::new(daemon_program()).args(["status", "--json"]), STATUS_LIMIT)?;
+    ensure(said.code == 0, || format!("status: exit {}: {}", said.code, said.err))?;
+    serde_json::from_str(&said.out).cannot("understand the status")
+}
+
+/// A number of a status, by its JSON pointer.
+///
+/// # Errors
+/// When it is not there.
+pub fn number(status: &Value, pointer: &str) -> Result<u64> {
+    let value = status.pointer(pointer).and_then(Value::as_u64);
+    value.ok_or_else(|| format!("the status has no number {pointer}"))
+}
+
+/// `normal` or `degraded`.
+///
+/// # Errors
+/// When it is not there.
+pub fn mode(status: &Value) -> Result<String> {
+    let mode = status.get("mode").and_then(Value::as_str);
+    mode.map(str::to_string).ok_or_else(|| "the status has no mode".into())
+}
+
+/// The process that decides, if there is one.
+pub fn agent_pid(status: &Value) -> Option<i32> {
+    status.pointer("/agent/pid").and_then(Value::as_i64).and_then(|pid| i32::try_from(pid).ok())
+}
+
+/// How often the core began to schedule by itself, for whatever reason.
+///
+/// # Errors
+/// When the status does not tell.
+pub fn times_entered(status: &Value) -> Result<u64> {
+    let entered = status.pointer("/transitions/entered").and_then(Value::as_object);
+    let entered = entered.ok_or("the status has no /transitions/entered")?;
+    Ok(entered.values().filter_map(Value::as_u64).sum())
+}
