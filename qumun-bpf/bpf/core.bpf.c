@@ -102,6 +102,17 @@ static __always_inline void enqueue_pinned(struct task_struct *p, struct task_ct
 	kick_if_idle(cpu);
 }
 
+/*
+ * Is this CPU the only one for the task, now? On a machine of one CPU that is true of every task and
+ * means nothing: the CPU cannot go away, so the agent may decide for all but the kernel's threads.
+ */
+static __always_inline bool bound_to_cpu(struct task_struct *p)
+{
+	if (p->nr_cpus_allowed == 1)
+		return config.nr_cpu_ids > 1 || (p->flags & PF_KTHREAD);
+	return is_migration_disabled(p);
+}
+
 static __always_inline u64 cgroup_id(struct task_struct *p)
 {
 	return p->cgroups->dfl_cgrp->kn->id;
@@ -172,7 +183,7 @@ OPS2(void, enqueue, struct task_struct *, p, u64, flags)
 	if (end_event(t))
 		count()->ev_cancelled++;
 
-	if (p->nr_cpus_allowed == 1 || is_migration_disabled(p)) {
+	if (bound_to_cpu(p)) {
 		count()->kernel_direct++;
 		enqueue_pinned(p, t, cpu, flags & ~SCX_ENQ_LAST);
 		return;

@@ -4,4 +4,6 @@ use crate::Result;
 ///
 /// # Errors
 /// x
-pub fn demo() -> Result<bool> { Ok(true) }
+pub fn demo() -> Result<bool> {
+    Ok(true)
+}

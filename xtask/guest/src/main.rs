@@ -10,7 +10,10 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 #[derive(Parser)]
-#[command(about = "Loads, checks of the daemon and the demonstration, inside a lab guest", max_term_width = 100)]
+#[command(
+    about = "Loads, checks of the daemon and the demonstration, inside a lab guest",
+    max_term_width = 100
+)]
 struct Cli {
     #[command(subcommand)]
     command: Cmd,

@@ -76,7 +76,12 @@ impl Background {
         let name = command.get_program().to_string_lossy().into_owned();
         command.stdin(Stdio::null()).process_group(0);
         // SAFETY: between fork and exec only async-signal-safe calls are allowed; this is one system call.
-        unsafe { command.pre_exec(|| Ok(sys::die_with_parent())) };
+        unsafe {
+            command.pre_exec(|| {
+                sys::die_with_parent();
+                Ok(())
+            })
+        };
         let child = command.spawn().cannot(format_args!("start {name}"))?;
         Ok(Self { child, name })
     }

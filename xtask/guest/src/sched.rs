@@ -98,7 +98,8 @@ pub struct Outcome {
 /// `gthulhu-daemon` beside this program, else from PATH; `$LAB_DAEMON` names another.
 pub fn daemon_program() -> PathBuf {
     let own = std::env::var_os("LAB_DAEMON").map(PathBuf::from);
-    let beside = || Some(std::env::current_exe().ok()?.with_file_name("gthulhu-daemon")).filter(|p| p.exists());
+    let beside =
+        || Some(std::env::current_exe().ok()?.with_file_name("gthulhu-daemon")).filter(|p| p.exists());
     own.or_else(beside).unwrap_or_else(|| "gthulhu-daemon".into())
 }
 
@@ -133,7 +134,9 @@ impl Daemon {
         });
         match started {
             Ok(((), took)) => daemon.started_in = took,
-            Err(e) => return Err(format!("plugin {plugin}: {e}; last: {last}; it said: {}", daemon.log_tail())),
+            Err(e) => {
+                return Err(format!("plugin {plugin}: {e}; last: {last}; it said: {}", daemon.log_tail()));
+            }
         }
         Ok(daemon)
     }

@@ -1,8 +1,114 @@
-//! Suites.
-use crate::check::Checks;
-/// S
-#[derive(Debug,Clone,Copy,clap::ValueEnum)]
-pub enum Suite { /// s
- Smoke }
-/// run
-pub fn run(_: Suite, _: Option<u64>, _: &mut Checks) {}
+//! What is promised, checked against a real kernel.
+
+mod freeze;
+mod inputs;
+mod kill;
+mod smoke;
+mod stress;
+
+use crate::check::{Checks, ensure};
+use crate::sched::{self, Daemon, OPS_PREFIX, Outcome, Scx, number};
+use crate::{Result, sys};
+use serde_json::Value;
+use std::time::Duration;
+
+/// What there is to check.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Suite {
+    /// Each plugin starts, decides and leaves
+    Smoke,
+    /// Each plugin, idle and under loads that fork, switch and change their CPUs
+    Stress,
+    /// Supervisor and agent stopped for a while on a busy machine
+    Freeze,
+    /// Agent and supervisor killed on a busy machine
+    Kill,
+    /// What a person or a machine may do wrong
+    Inputs,
+}
+
+/// The plugins that every suite about scheduling runs.
+pub const PLUGINS: [&str; 2] = ["gthulhu", "simple-fifo"];
+/// The one for drills.
+const PLUGIN: &str = PLUGINS[0];
+
+/// Runs one suite. What it cannot go on without is a failed check too.
+pub fn run(suite: Suite, secs: Option<u64>, checks: &mut Checks) {
+    let secs = |default| Duration::from_secs(secs.unwrap_or(default));
+    let (name, done) = match suite {
+        Suite::Smoke => ("smoke", smoke::run(checks)),
+        Suite::Stress => ("stress", stress::run(checks, secs(10))),
+        Suite::Freeze => ("freeze", freeze::run(checks, secs(9))),
+        Suite::Kill => ("kill", kill::run(checks)),
+        Suite::Inputs => ("inputs", inputs::run(checks)),
+    };
+    if let Err(e) = done {
+        checks.check(name, || Err(e));
+    }
+}
+
+/// Fails unless the scheduler that was loaded as number `seq` is at work and has seen nothing wrong.
+fn healthy(daemon: &Daemon, seq: u64) -> Result<Value> {
+    let scx = sched::assert_active(OPS_PREFIX)?;
+    ensure(scx.enable_seq == seq, || format!("enable_seq {}, was {seq}", scx.enable_seq))?;
+    let status = daemon.status()?;
+    let exit = &status["exit"];
+    ensure(exit.is_null(), || format!("exit {exit}"))?;
+    no_errors(&status)?;
+    Ok(status)
+}
+
+/// Fails when a counter of things that must not happen is not 0.
+fn no_errors(status: &Value) -> Result<()> {
+    for pointer in ["/counters/dec_refused", "/counters/ring_errors", "/agent/allocations"] {
+        let count = number(status, pointer)?;
+        ensure(count == 0, || format!("{pointer} is {count}"))?;
+    }
+    Ok(())
+}
+
+/// Both ledgers of a report, added up here from the counters too: the daemon's own sums could share its mistake.
+fn balanced(report: &Value) -> Result<String> {
+    let count = |name: &str| number(report, &format!("/counters/{name}"));
+    let ends = ["ev_dispatched", "ev_bounced", "ev_cancelled", "ev_dead", "ev_taken_over"];
+    let [dispatched, bounced, cancelled, dead, taken_over] = ends.map(count);
+    let ended = dispatched? + bounced? + cancelled? + dead? + taken_over?;
+    let sent = count("ev_sent")?;
+    ensure(sent == ended, || format!("{sent} events sent, {ended} ended: {}", report["counters"]))?;
+    let results = ["dec_applied", "dec_bounced", "dec_stale", "dec_refused"];
+    let [applied, bounced, stale, refused] = results.map(count);
+    let decided = applied? + bounced? + stale? + refused?;
+    let drained = count("dec_drained")?;
+    ensure(drained == decided, || format!("{drained} drained, {decided} ended: {}", report["counters"]))?;
+    for pointer in ["/ledgers/events_outstanding", "/ledgers/decisions_open"] {
+        let open = number(report, pointer)?;
+        ensure(open == 0, || format!("{pointer} is {open}"))?;
+    }
+    Ok(format!("{sent} events and {drained} decisions, each ended once"))
+}
+
+/// Stops a daemon: exit code 0, the kernel's own scheduler back and at work, no error in the report.
+fn stop_well(daemon: Daemon) -> Result<(Outcome, String)> {
+    let outcome = daemon.stop()?;
+    ensure(outcome.code == 0, || format!("exit code {}", outcome.code))?;
+    no_errors(&outcome.report)?;
+    a_task_runs()?;
+    let kind = outcome.report.pointer("/exit/kind").unwrap_or(&Value::Null);
+    let text = format!("exit code 0, disabled after {} ms, kind {kind}", outcome.took.as_millis());
+    Ok((outcome, text))
+}
+
+/// Whether the scheduler of the moment runs a new process, and a sleeper again.
+fn a_task_runs() -> Result<()> {
+    let said = crate::process::run(&mut std::process::Command::new("/bin/true"), Duration::from_secs(2))?;
+    ensure(said.code == 0, || format!("/bin/true ended with {}", said.code))?;
+    let start = sys::now_ns();
+    (0..10).for_each(|_| sys::sleep(Duration::from_millis(5)));
+    let took = Duration::from_nanos(sys::now_ns() - start);
+    ensure(took < Duration::from_secs(2), || format!("10 sleeps of 5 ms took {took:?}"))
+}
+
+/// How many schedulers were loaded since boot.
+fn enable_seq() -> Result<u64> {
+    Ok(Scx::read()?.enable_seq)
+}

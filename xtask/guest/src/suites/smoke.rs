@@ -1,0 +1,56 @@
+//! Each plugin starts, decides and leaves.
+
+use super::{PLUGINS, balanced, enable_seq, healthy, stop_well};
+use crate::check::{Checks, ensure};
+use crate::sched::{Daemon, number};
+use crate::{Result, sys};
+use std::thread;
+use std::time::Duration;
+
+/// Threads that sleep and wake, and for how long.
+const SLEEPERS: u64 = 16;
+const TIME: Duration = Duration::from_secs(1);
+
+pub(super) fn run(checks: &mut Checks) -> Result<()> {
+    for plugin in PLUGINS {
+        let mut daemon = None;
+        let is_up = checks.check(&format!("smoke.{plugin}.start"), || {
+            let started = daemon.insert(Daemon::start(plugin, &[])?);
+            let status = healthy(started, enable_seq()?)?;
+            ensure(status["plugin"] == plugin, || format!("plugin {}", status["plugin"]))?;
+            Ok(format!("{} decides after {} ms", status["ops"], started.started_in.as_millis()))
+        });
+        let Some(daemon) = daemon.filter(|_| is_up) else { continue };
+        checks.check(&format!("smoke.{plugin}.decides"), || {
+            let before = number(&daemon.status()?, "/counters/dec_applied")?;
+            sleep_and_wake();
+            let status = healthy(&daemon, enable_seq()?)?;
+            let (sent, applied) =
+                (number(&status, "/counters/ev_sent")?, number(&status, "/counters/dec_applied")?);
+            let new = applied - before;
+            ensure(sent > 0 && new > 0, || format!("{sent} events, {new} new decisions"))?;
+            Ok(format!("{sent} events sent, {applied} decisions applied, {new} of them in the last second"))
+        });
+        let mut report = None;
+        checks.check(&format!("smoke.{plugin}.stop"), || {
+            let (outcome, text) = stop_well(daemon)?;
+            report = Some(outcome.report);
+            Ok(text)
+        });
+        checks.check(&format!("smoke.{plugin}.ledgers"), || balanced(&report.ok_or("there is no report")?));
+    }
+    Ok(())
+}
+
+fn sleep_and_wake() {
+    let end = sys::now_ns() + TIME.as_nanos() as u64;
+    thread::scope(|scope| {
+        for sleeper in 0..SLEEPERS {
+            scope.spawn(move || {
+                while sys::now_ns() < end {
+                    sys::sleep(Duration::from_millis(10 + sleeper));
+                }
+            });
+        }
+    });
+}
