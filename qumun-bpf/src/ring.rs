@@ -156,6 +156,25 @@ impl DecisionRing {
         position(&self.producer).store(self.next, Ordering::Release);
     }
 
+    /// Writes a record with any payload: for tests that play a hostile agent.
+    #[doc(hidden)]
+    pub fn push_raw(&mut self, payload: &[u8]) -> std::result::Result<(), Full> {
+        let size = (HEADER + payload.len()).next_multiple_of(8);
+        let read = position(&self.consumer).load(Ordering::Acquire);
+        if self.next.wrapping_sub(read) + size as u64 > self.mask + 1 {
+            return Err(Full);
+        }
+        let offset = page_size() + (self.next & self.mask) as usize;
+        let header = self.producer.at(offset, size);
+        // SAFETY: in bounds (the data area is mapped twice), 8-aligned, and not yet published.
+        unsafe {
+            header.cast::<u64>().write(payload.len() as u64);
+            std::ptr::copy_nonoverlapping(payload.as_ptr(), header.add(HEADER), payload.len());
+        }
+        self.next += size as u64;
+        Ok(())
+    }
+
     /// Writes raw bytes where records go and publishes any position: for tests that play a hostile
     /// agent.
     #[doc(hidden)]

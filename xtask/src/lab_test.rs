@@ -28,9 +28,22 @@ struct Entry {
     argv: &'static [&'static str],
 }
 
+const SMT: &str = "8,sockets=2,cores=2,threads=2";
+
+/// Short cells: ten seconds of each load. The hostile agent gets four CPUs: with two, a task that may
+/// not use one of them is bound to the other and never asked about, so nothing could bounce.
 #[rustfmt::skip]
 const ENTRIES: &[Entry] = &[
     Entry { name: "smoke", smp: "2", icount: false, timeout: 120, long: false, argv: &["lab-guest", "check", "smoke"] },
+    Entry { name: "inputs", smp: "2", icount: false, timeout: 120, long: false, argv: &["lab-guest", "check", "inputs"] },
+    Entry { name: "freeze", smp: "2", icount: false, timeout: 120, long: false, argv: &["lab-guest", "check", "freeze"] },
+    Entry { name: "freeze-exact", smp: "2", icount: true, timeout: 300, long: false, argv: &["lab-guest", "check", "freeze"] },
+    Entry { name: "kill", smp: "2", icount: false, timeout: 120, long: false, argv: &["lab-guest", "check", "kill"] },
+    Entry { name: "hostile", smp: "4", icount: false, timeout: 150, long: false, argv: &["lab-guest", "check", "hostile"] },
+    Entry { name: "stress", smp: "2", icount: false, timeout: 200, long: false, argv: &["lab-guest", "check", "stress"] },
+    Entry { name: "stress-smt", smp: SMT, icount: false, timeout: 300, long: false, argv: &["lab-guest", "check", "stress"] },
+    Entry { name: "stress-long", smp: "2", icount: false, timeout: 500, long: true, argv: &["lab-guest", "check", "stress", "--secs", "60"] },
+    Entry { name: "stress-smt-long", smp: SMT, icount: false, timeout: 900, long: true, argv: &["lab-guest", "check", "stress", "--secs", "60"] },
 ];
 
 /// Runs the table.

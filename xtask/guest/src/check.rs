@@ -1,6 +1,7 @@
 //! Verdicts, in the form that `cargo xtask lab test` counts.
 
 use crate::Result;
+use std::io::Write;
 
 /// What was proved so far.
 #[derive(Debug, Default)]
@@ -29,8 +30,8 @@ pub fn check(name: &str, proof: impl FnOnce() -> Result<String>) -> bool {
         Ok(text) => ("ok", text),
         Err(text) => ("not ok", text),
     };
-    // One verdict is one line, whatever a program said.
-    println!("{verdict} {name} - {}", text.trim().replace('\n', " | "));
+    // One verdict is one line, whatever a program said. A reader that has gone away must not stop a drill half-way.
+    let _ = writeln!(std::io::stdout(), "{verdict} {name} - {}", text.trim().replace('\n', " | "));
     verdict == "ok"
 }
 

@@ -7,8 +7,6 @@ use crate::sched::{self, Daemon, OPS_PREFIX, Scx};
 use crate::{Result, sys};
 use std::time::Duration;
 
-/// Twice the CPUs of the usual guest: nothing is ever idle.
-pub const HOGS: &str = "4";
 /// Time between two beats.
 pub const PERIOD: Duration = Duration::from_millis(100);
 /// The longest gap that is allowed: a beat may be half a second late.
@@ -19,6 +17,11 @@ const FOR_LONG: &str = "600";
 const NORMAL_LIMIT: Duration = Duration::from_secs(5);
 const RETURN_LIMIT: Duration = Duration::from_secs(5);
 const LOOK: Duration = Duration::from_millis(100);
+
+/// How many hogs keep every CPU busy, and some waiting: two for each, four at least.
+pub fn hogs() -> usize {
+    std::thread::available_parallelism().map_or(4, |cpus| (2 * cpus.get()).max(4))
+}
 
 /// Processes that compute, and a heart that beats among them.
 #[derive(Debug)]
@@ -34,7 +37,7 @@ impl Pressure {
     /// # Errors
     /// When the hogs cannot be started.
     pub fn start() -> Result<Self> {
-        let hogs = Background::load(&["hogs", HOGS, "--secs", FOR_LONG])?;
+        let hogs = Background::load(&["hogs", &hogs().to_string(), "--secs", FOR_LONG])?;
         Ok(Self { beat: Beat::start(PERIOD), _hogs: hogs })
     }
 }
@@ -162,12 +165,16 @@ pub fn kill_agent(daemon: &Daemon, beat: &mut Beat) -> Result<Death> {
 /// Waits until one more degraded period than `left` has ended and none has begun since. The mode alone could be
 /// one that the core has not left yet.
 fn wait_for_normal(left: u64) -> Result<(serde_json::Value, Duration)> {
-    wait_for("return to normal", NORMAL_LIMIT, || {
-        let status = sched::status()?;
-        let is_normal =
-            sched::mode(&status)? == "normal" && sched::number(&status, "/transitions/left")? > left;
-        Ok(is_normal.then_some(status))
-    })
+    let mut last = serde_json::Value::Null;
+    let back = wait_for("return to normal", NORMAL_LIMIT, || {
+        last = sched::status()?;
+        let is_normal = sched::mode(&last)? == "normal" && sched::number(&last, "/transitions/left")? > left;
+        Ok(is_normal.then_some(()))
+    });
+    match back {
+        Ok(((), took)) => Ok((last, took)),
+        Err(e) => Err(format!("{e}; agent: {}; last: {last}", sched::what_the_agent_does(&last))),
+    }
 }
 
 /// Whole milliseconds, for people.

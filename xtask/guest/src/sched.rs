@@ -119,23 +119,21 @@ impl Daemon {
         let supervisor_pid = supervisor.pid();
         let mut daemon =
             Self { supervisor, supervisor_pid, report, log, started_in: Duration::ZERO, is_over: false };
-        let mut last = "it was not asked yet".to_string();
+        let mut last = Err("it was not asked yet".to_string());
         let started = wait_for("decisions", START_LIMIT, || {
             if !daemon.supervisor.is_running()? {
                 return Err("it ended".into());
             }
-            let ready = assert_active(OPS_PREFIX).and_then(|_| status()).and_then(|status| mode(&status));
-            match ready {
-                Ok(mode) if mode == "normal" => return Ok(Some(())),
-                Ok(mode) => last = format!("mode {mode}"),
-                Err(e) => last = e,
-            }
-            Ok(None)
+            last = assert_active(OPS_PREFIX).and_then(|_| status());
+            let decides = last.as_ref().is_ok_and(|status| status["mode"] == "normal");
+            Ok(decides.then_some(()))
         });
         match started {
             Ok(((), took)) => daemon.started_in = took,
             Err(e) => {
-                return Err(format!("plugin {plugin}: {e}; last: {last}; it said: {}", daemon.log_tail()));
+                let last =
+                    last.map_or_else(|e| e, |s| format!("agent: {}; status: {s}", what_the_agent_does(&s)));
+                return Err(format!("plugin {plugin}: {e}; {last}; it said: {}", daemon.log_tail()));
             }
         }
         Ok(daemon)
@@ -245,6 +243,30 @@ pub fn mode(status: &Value) -> Result<String> {
 /// The process that decides, if there is one.
 pub fn agent_pid(status: &Value) -> Option<i32> {
     status.pointer("/agent/pid").and_then(Value::as_i64).and_then(|pid| i32::try_from(pid).ok())
+}
+
+/// What the kernel says the agent is doing, for a person who must find out why it does not decide: its threads'
+/// state, where they wait, and the `schedstat` (ns run, ns waited, times run) of two moments.
+pub fn what_the_agent_does(status: &Value) -> String {
+    let Some(pid) = agent_pid(status) else { return "there is no agent".into() };
+    let threads = || fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let read = |thread: &fs::DirEntry, name: &str| {
+        fs::read_to_string(thread.path().join(name)).unwrap_or_default().trim().replace('\n', " ")
+    };
+    let before: Vec<String> = threads().map(|thread| read(&thread, "schedstat")).collect();
+    sys::sleep(Duration::from_millis(200));
+    let lines = threads().zip(before).map(|(thread, before)| {
+        let stat = read(&thread, "stat");
+        let state = stat.rsplit_once(") ").map_or("?", |(_, rest)| &rest[..1]);
+        format!(
+            "thread {} state {state}, waits in {}, stack {}, ran {before} and 200 ms later {}",
+            thread.file_name().to_string_lossy(),
+            read(&thread, "wchan"),
+            read(&thread, "stack"),
+            read(&thread, "schedstat")
+        )
+    });
+    lines.collect::<Vec<_>>().join("; ")
 }
 
 /// How often the core began to schedule by itself, for whatever reason.

@@ -11,7 +11,7 @@ use std::time::Duration;
 /// Before and after the stop.
 const AROUND: Duration = Duration::from_secs(3);
 const BACK_LIMIT: Duration = Duration::from_secs(2);
-/// In instructions counted time: the first run of a boot is cold.
+/// Where time counts instructions: the first run of a boot is cold.
 const WARM_UP: Duration = Duration::from_secs(20);
 /// The same load under the kernel's own scheduler, at most this much better.
 const MAX_RATIO: f64 = 1.5;

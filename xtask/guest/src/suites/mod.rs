@@ -1,6 +1,7 @@
 //! What is promised, checked against a real kernel.
 
 mod freeze;
+mod hostile;
 mod inputs;
 mod kill;
 mod smoke;
@@ -23,6 +24,8 @@ pub enum Suite {
     Freeze,
     /// Agent and supervisor killed on a busy machine
     Kill,
+    /// An agent that lies and breaks its ring
+    Hostile,
     /// What a person or a machine may do wrong
     Inputs,
 }
@@ -40,6 +43,7 @@ pub fn run(suite: Suite, secs: Option<u64>, checks: &mut Checks) {
         Suite::Stress => ("stress", stress::run(checks, secs(10))),
         Suite::Freeze => ("freeze", freeze::run(checks, secs(9))),
         Suite::Kill => ("kill", kill::run(checks)),
+        Suite::Hostile => ("hostile", hostile::run(checks, secs(10))),
         Suite::Inputs => ("inputs", inputs::run(checks)),
     };
     if let Err(e) = done {
@@ -49,6 +53,11 @@ pub fn run(suite: Suite, secs: Option<u64>, checks: &mut Checks) {
 
 /// Fails unless the scheduler that was loaded as number `seq` is at work and has seen nothing wrong.
 fn healthy(daemon: &Daemon, seq: u64) -> Result<Value> {
+    // Who was removed by the kernel says why only there.
+    seems_healthy(daemon, seq).map_err(|e| format!("{e}; the daemon said: {}", daemon.log_tail()))
+}
+
+fn seems_healthy(daemon: &Daemon, seq: u64) -> Result<Value> {
     let scx = sched::assert_active(OPS_PREFIX)?;
     ensure(scx.enable_seq == seq, || format!("enable_seq {}, was {seq}", scx.enable_seq))?;
     let status = daemon.status()?;
@@ -68,7 +77,7 @@ fn no_errors(status: &Value) -> Result<()> {
 }
 
 /// Both ledgers of a report, added up here from the counters too: the daemon's own sums could share its mistake.
-fn balanced(report: &Value) -> Result<String> {
+pub(crate) fn balanced(report: &Value) -> Result<String> {
     let count = |name: &str| number(report, &format!("/counters/{name}"));
     let ends = ["ev_dispatched", "ev_bounced", "ev_cancelled", "ev_dead", "ev_taken_over"];
     let [dispatched, bounced, cancelled, dead, taken_over] = ends.map(count);
@@ -90,7 +99,7 @@ fn balanced(report: &Value) -> Result<String> {
 /// Stops a daemon: exit code 0, the kernel's own scheduler back and at work, no error in the report.
 fn stop_well(daemon: Daemon) -> Result<(Outcome, String)> {
     let outcome = daemon.stop()?;
-    ensure(outcome.code == 0, || format!("exit code {}", outcome.code))?;
+    ensure(outcome.code == 0, || format!("exit code {}: {}", outcome.code, outcome.report["exit"]))?;
     no_errors(&outcome.report)?;
     a_task_runs()?;
     let kind = outcome.report.pointer("/exit/kind").unwrap_or(&Value::Null);

@@ -2,7 +2,8 @@
 
 use super::{PLUGINS, balanced, enable_seq, healthy, stop_well};
 use crate::check::{Checks, ensure};
-use crate::sched::{Daemon, number};
+use crate::process::{Background, wait_for};
+use crate::sched::{Daemon, Scx, number};
 use crate::{Result, sys};
 use std::thread;
 use std::time::Duration;
@@ -39,7 +40,24 @@ pub(super) fn run(checks: &mut Checks) -> Result<()> {
         });
         checks.check(&format!("smoke.{plugin}.ledgers"), || balanced(&report.ok_or("there is no report")?));
     }
+    checks.check("smoke.example", example);
     Ok(())
+}
+
+/// The example of the first page, in one process: no daemon, a name of its own, gone when it is killed.
+fn example() -> Result<String> {
+    let seq = enable_seq()?;
+    let mut fifo = Background::quiet("/bin/fifo", &[])?;
+    let limit = Duration::from_secs(5);
+    wait_for("scheduler fifo", limit, || Ok(Scx::read()?.is_active("fifo").then_some(())))?;
+    sleep_and_wake();
+    let scx = Scx::read()?;
+    ensure(scx.is_active("fifo") && scx.enable_seq == seq + 1, || format!("{scx:?}"))?;
+    ensure(fifo.is_running()?, || "it ended by itself".into())?;
+    drop(fifo);
+    let (_, took) =
+        wait_for("kernel's own scheduler", limit, || Ok((Scx::read()?.state == "disabled").then_some(())))?;
+    Ok(format!("scheduled for {TIME:?}; killed, and disabled after {} ms", took.as_millis()))
 }
 
 fn sleep_and_wake() {

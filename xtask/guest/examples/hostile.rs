@@ -1,0 +1,194 @@
+//! An agent that lies: it loads the core, answers events with every kind of nonsense, then breaks the
+//! ring itself, and at last behaves. Prints one JSON line per phase. The suite `hostile` watches.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use qumun::kernel::{Link, LoadedCore, Probe, Running, stats, wire};
+use qumun::{Backend, Context, Event, Queued, Scheduler, Verdict};
+
+/// What the monitoring thread waits for.
+static PHASE: AtomicU32 = AtomicU32::new(0);
+const DONE: u32 = 4;
+
+fn main() -> qumun::Result<()> {
+    let secs = std::env::args().nth(1).and_then(|s| s.parse().ok()).unwrap_or(10);
+    let running = qumun::builder("gthulhu_hostile").load()?.attach()?;
+    let (fds, again) = (running.agent_fds()?, running.agent_fds()?);
+    let stop = qumun::StopHandle::new();
+    let stop_agent = stop.clone();
+    let liar = std::thread::spawn(move || -> qumun::Result<()> {
+        let mut link = Link::connect(fds)?;
+        PHASE.store(1, Ordering::SeqCst);
+        lie(&mut link, Duration::from_secs(secs));
+        PHASE.store(2, Ordering::SeqCst);
+        break_ring(&mut link, Duration::from_secs(3));
+        drop(link);
+        PHASE.store(3, Ordering::SeqCst);
+        // A new agent on the same core: what was broken must not outlive its breaker.
+        let mut agent = qumun::builder("honest").stop_handle(stop_agent).agent(Link::connect(again)?, Honest);
+        agent.run();
+        Ok(())
+    });
+    for phase in 1..=3 {
+        while PHASE.load(Ordering::SeqCst) < phase && !liar.is_finished() {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        if phase > 1 {
+            report(&running, phase - 1);
+        }
+    }
+    // The dwell after so many relapses is up to 2 s.
+    let before = running.inner().totals().dec_applied;
+    let recovered = Instant::now();
+    while recovered.elapsed() < Duration::from_secs(6) {
+        std::thread::sleep(Duration::from_millis(50));
+        let core = running.inner();
+        if core.view().mode == wire::NORMAL && core.totals().dec_applied > before + 10 {
+            break;
+        }
+    }
+    report(&running, 3);
+    stop.stop();
+    let ended = liar.join();
+    PHASE.store(DONE, Ordering::SeqCst);
+    let (exit, core) = running.detach();
+    line(&core, 4, exit.map(|e| (e.kind, e.reason + &e.message)));
+    match ended {
+        Ok(result) => result,
+        Err(_) => Err(qumun::Error::new(qumun::ErrorKind::Other, "the hostile thread panicked")),
+    }
+}
+
+fn report(running: &Running, phase: u32) {
+    line(running.inner(), phase, running.exited().map(|e| (e.kind, e.reason + &e.message)));
+}
+
+fn line(core: &LoadedCore, phase: u32, exit: Option<(u32, String)>) {
+    let (totals, view, probe) = (core.totals(), core.view(), Probe::here());
+    let ledgers = stats::ledgers(&totals);
+    let counters: Vec<String> = stats::named(&totals).iter().map(|(n, v)| format!("\"{n}\":{v}")).collect();
+    let exit = exit.map_or("null".into(), |(kind, text)| format!("\"{kind} {}\"", text.replace('"', "'")));
+    println!(
+        "{{\"phase\":{phase},\"state\":\"{}\",\"enable_seq\":{},\"normal\":{},\"left\":{},\"outstanding\":{},\
+         \"open\":{},\"exit\":{exit},\"counters\":{{{}}}}}",
+        probe.state.unwrap_or_default(),
+        probe.enable_seq.unwrap_or(0),
+        view.mode == wire::NORMAL,
+        view.left,
+        ledgers.events_outstanding,
+        ledgers.decisions_open,
+        counters.join(",")
+    );
+}
+
+/// First come, first served.
+struct Honest;
+
+impl Scheduler for Honest {
+    type Task = ();
+
+    fn enqueue(&mut self, _: &mut Context<'_, ()>, task: &Queued) -> Verdict {
+        task.anywhere().into()
+    }
+}
+
+/// Answers each event in a wrong way first and then, mostly, in the right one: an agent that only lies
+/// is degraded within 30 ms and has nothing more to lie about.
+fn lie(link: &mut Link, time: Duration) {
+    let (end, mut random) = (Instant::now() + time, Random(0x9e37_79b9_7f4a_7c15));
+    let cpus = u64::from(link.idle().nr_cpus());
+    let mut epoch = None;
+    while Instant::now() < end {
+        agree(link, &mut epoch);
+        while let Some(event) = link.receive() {
+            let Event::Queued(task) = event else { continue };
+            let honest = wire::Decision {
+                generation: task.id.generation.0,
+                slice_ns: random.next(),
+                vtime: random.next(),
+                pid: task.id.pid.0,
+                cpu: wire::CPU_ANY,
+                ..wire::Decision::default()
+            };
+            let wrong = match random.next() % 16 {
+                0 => wire::Decision { cpu: 77, ..honest },
+                1 => wire::Decision { cpu: i32::MAX, ..honest },
+                2 => wire::Decision { cpu: i32::MIN, ..honest },
+                3 => wire::Decision { cpu: 1023, ..honest },
+                4 => wire::Decision { generation: honest.generation - 1, ..honest },
+                5 => wire::Decision { generation: random.next(), ..honest },
+                6 => wire::Decision { pid: (random.next() % 400) as i32, ..honest },
+                7 => wire::Decision { pid: random.next() as i32, generation: 0, ..honest },
+                8 => wire::Decision { flags: random.next() as u32 | 1, ..honest },
+                9 => wire::Decision { reserved: 1, ..honest },
+                // Perhaps one that it may not use: it must bounce.
+                10..=12 => wire::Decision { cpu: (random.next() % cpus) as i32, ..honest },
+                _ => honest,
+            };
+            let decisions = &mut link.raw().decisions;
+            if random.next().is_multiple_of(8) {
+                let bytes = random.bytes::<96>();
+                let len = (random.next() % 96) as usize;
+                let _ = decisions.push_raw(&bytes[..len]);
+            }
+            let _ = decisions.push(&wrong);
+            if random.next().is_multiple_of(4) {
+                let _ = decisions.push(&wrong); // twice
+            }
+            if !random.next().is_multiple_of(20_000) {
+                let _ = decisions.push(&honest);
+            }
+        }
+        link.publish();
+        link.rest(true);
+    }
+}
+
+/// Overwrites headers, payloads and positions of the live ring.
+fn break_ring(link: &mut Link, time: Duration) {
+    let (end, mut random) = (Instant::now() + time, Random(42));
+    let mut epoch = None;
+    while Instant::now() < end {
+        agree(link, &mut epoch);
+        while link.receive().is_some() {}
+        let decisions = &mut link.raw().decisions;
+        let at = decisions.consumer_position();
+        for i in 0..64 {
+            decisions.scribble(at as usize + i * 64, &random.bytes::<64>(), None);
+        }
+        let to = match random.next() % 4 {
+            0 => random.next(),
+            1 => at + random.next() % 4096,
+            2 => at + (random.next() % 512) * 8,
+            _ => u64::MAX,
+        };
+        decisions.scribble(0, &[], Some(to));
+        link.rest(true);
+    }
+}
+
+fn agree(link: &mut Link, agreed: &mut Option<qumun::Epoch>) {
+    let epoch = link.epoch();
+    if *agreed != Some(epoch) {
+        while link.receive().is_some() {}
+        link.acknowledge(epoch);
+        *agreed = Some(epoch);
+    }
+}
+
+/// xorshift64*: any sequence will do, as long as it is the same each time.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
+    }
+
+    fn bytes<const N: usize>(&mut self) -> [u8; N] {
+        std::array::from_fn(|_| self.next() as u8)
+    }
+}

@@ -1,9 +1,0 @@
-//! d
-use crate::Result;
-/// d
-///
-/// # Errors
-/// x
-pub fn demo() -> Result<bool> {
-    Ok(true)
-}

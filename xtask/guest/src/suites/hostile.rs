@@ -1,0 +1,92 @@
+//! An agent that lies, and then breaks the ring itself: nothing may stall, and nothing be lost.
+
+use super::{a_task_runs, balanced, enable_seq};
+use crate::Result;
+use crate::check::{Checks, ensure};
+use crate::drill::{Pressure, ms};
+use crate::process::{Background, run as run_program};
+use crate::sched::{Scx, number};
+use crate::sys;
+use serde_json::Value;
+use std::process::Command;
+use std::time::Duration;
+
+/// With four hogs and the hammer a beat waits behind some ten busy tasks several times over; a stall
+/// would be the kernel's watchdog, which is at 5 s.
+const STALL_NS: u64 = 2_000_000_000;
+
+pub(super) fn run(checks: &mut Checks, time: Duration) -> Result<()> {
+    let before = enable_seq()?;
+    let mut pressure = Pressure::start()?;
+    let secs = time.as_secs().to_string();
+    let hammer =
+        Background::load(&["affinity", "--tasks", "4", "--secs", &(time.as_secs() + 10).to_string()])?;
+    let start = sys::now_ns();
+    let said = run_program(Command::new("/bin/hostile").arg(&secs), time + Duration::from_secs(40))?;
+    let gap = pressure.beat.longest_gap(start)?;
+    drop(hammer);
+    drop(pressure);
+    let phases: Vec<Value> = said.out.lines().filter_map(|l| serde_json::from_str(l).ok()).collect();
+    ensure(phases.len() == 4, || {
+        format!("{} of 4 phases; it said: {} {}", phases.len(), said.out, said.err)
+    })?;
+    let [lies, broken, honest, end] = &phases[..] else { return Err("not four phases".into()) };
+
+    checks.check("hostile.lies", || {
+        alive(lies, before + 1)?;
+        let at_least = |name: &str, least: u64| -> Result<String> {
+            let n = number(lies, &format!("/counters/{name}"))?;
+            ensure(n >= least, || format!("only {n} {name}: too little was tried"))?;
+            Ok(format!("{n} {name}"))
+        };
+        let cpus = std::thread::available_parallelism().map_or(1, usize::from);
+        // With two CPUs a task that may not use one of them is bound to the other, and never asked about.
+        let bounced = if cpus > 2 { 1 } else { 0 };
+        Ok([
+            at_least("dec_drained", 1000)?,
+            at_least("dec_refused", 100)?,
+            at_least("dec_stale", 100)?,
+            at_least("dec_bounced", bounced)?,
+            at_least("dec_applied", 100)?,
+        ]
+        .join(", "))
+    });
+    checks.check("hostile.ring", || {
+        alive(broken, before + 1)?;
+        let n = number(broken, "/counters/ring_errors")?;
+        ensure(n > 0, || "the broken ring was not noticed".into())?;
+        Ok(format!("{n} drains refused by the kernel, counted"))
+    });
+    checks.check("hostile.recovers", || {
+        alive(honest, before + 1)?;
+        ensure(honest["normal"] == true, || "the next agent did not get the machine back".into())?;
+        let applied = |phase| number(phase, "/counters/dec_applied");
+        let (then, now) = (applied(broken)?, applied(honest)?);
+        ensure(now > then, || format!("no decision of the next agent was applied ({now})"))?;
+        Ok(format!("{} decisions of the next agent applied", now - then))
+    });
+    checks.check("hostile.beat", || {
+        let text = format!("longest gap {} ms (limit {})", ms(gap), ms(STALL_NS));
+        if gap <= STALL_NS { Ok(text) } else { Err(text) }
+    });
+    checks.check("hostile.end", || {
+        ensure(said.code == 0, || format!("exit code {}: {}", said.code, said.err))?;
+        let mut report = end.clone();
+        report["ledgers"] = serde_json::json!({
+            "events_outstanding": end["outstanding"], "decisions_open": end["open"],
+        });
+        let text = balanced(&report)?;
+        ensure(Scx::read()?.state == "disabled", || "still loaded".into())?;
+        a_task_runs()?;
+        Ok(text)
+    });
+    Ok(())
+}
+
+/// Still loaded, as the same scheduler, and not ejected.
+fn alive(phase: &Value, seq: u64) -> Result<()> {
+    ensure(phase["state"] == "enabled", || format!("state {}, exit {}", phase["state"], phase["exit"]))?;
+    ensure(phase["exit"].is_null(), || format!("exit {}", phase["exit"]))?;
+    let now = number(phase, "/enable_seq")?;
+    ensure(now == seq, || format!("enable_seq {now}, was {seq}"))
+}
