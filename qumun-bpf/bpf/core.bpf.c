@@ -403,8 +403,8 @@ OPS1(void, running, struct task_struct *, p)
 	if (word & STATE_MASK) {
 		word = __sync_lock_test_and_set(&t->custody, word & ~STATE_MASK);
 		if ((word & STATE_MASK) == STATE_PARKED) {
-			bucket_close(t);
-			parked_until(t, now);
+			bucket_close(t->bucket);
+			parked_for(t->enqueued_at, now);
 			count()->ev_taken_over++;
 		} else if (t->sampled) {
 			leg(QM_LEG_RUNNING, t->placed_at, now);

@@ -17,29 +17,35 @@ static __always_inline void bucket_open(struct task_ctx *t, u64 now)
 	__sync_fetch_and_add(&core.undecided[t->bucket & (BUCKETS - 1)], 1);
 }
 
-static __always_inline void bucket_close(struct task_ctx *t)
+static __always_inline void bucket_close(u32 bucket)
 {
-	__sync_fetch_and_add(&core.undecided[t->bucket & (BUCKETS - 1)], -1);
+	__sync_fetch_and_add(&core.undecided[bucket & (BUCKETS - 1)], -1);
 }
 
-static __always_inline void parked_until(struct task_ctx *t, u64 now)
+static __always_inline void parked_for(u64 from, u64 now)
 {
-	u64 wait = now - t->enqueued_at;
+	u64 wait = now - from;
 
 	if ((s64)wait > 0 && wait > count()->max_parked_ns)
 		count()->max_parked_ns = wait;
 }
 
-/* Ends an open event if there is one. Returns true to the one caller that ended it. */
+/*
+ * Ends an open event if there is one. Returns true to the one caller that ended it.
+ *
+ * The bucket is read before the exchange: as soon as the word says that the event has ended, the
+ * task may be enqueued again on another CPU, with another bucket.
+ */
 static __always_inline bool end_event(struct task_ctx *t)
 {
 	u64 word = READ_ONCE(t->custody);
+	u32 bucket = READ_ONCE(t->bucket);
 
 	if ((word & STATE_MASK) != STATE_PARKED)
 		return false;
 	if (__sync_val_compare_and_swap(&t->custody, word, (word & ~STATE_MASK) | STATE_NONE) != word)
 		return false;
-	bucket_close(t);
+	bucket_close(bucket);
 	return true;
 }
 
@@ -112,12 +118,13 @@ static __always_inline int apply(struct bpf_iter_scx_dsq *it, struct qm_decision
 	struct qm_counters *c = count();
 	u64 parked = d->generation << STATE_BITS | STATE_PARKED;
 	u64 placed = d->generation << STATE_BITS | STATE_PLACED;
-	u64 slice = d->slice_ns, word;
+	u64 slice = d->slice_ns, word, enqueued_at;
 	struct task_struct *p;
 	struct task_ctx *t;
 	s32 cpu = d->cpu;
 	int ret = SETTLED;
-	bool moved;
+	bool moved, sampled;
+	u32 bucket;
 
 	if (d->flags || d->reserved || (cpu != QM_CPU_ANY && (cpu < 0 || (u32)cpu >= config.nr_cpu_ids))) {
 		c->dec_refused++;
@@ -140,6 +147,13 @@ static __always_inline int apply(struct bpf_iter_scx_dsq *it, struct qm_decision
 	else if (slice > config.slice_max_ns)
 		slice = config.slice_max_ns;
 
+	/*
+	 * What belongs to this event, read while it is certain to: once the task is moved it may run and
+	 * be enqueued again on another CPU before this one has gone on.
+	 */
+	bucket = READ_ONCE(t->bucket);
+	enqueued_at = READ_ONCE(t->enqueued_at);
+	sampled = READ_ONCE(t->sampled);
 	/* From here on this CPU alone answers for the event. */
 	if (__sync_val_compare_and_swap(&t->custody, parked, placed) != parked) {
 		c->dec_stale++;
@@ -148,8 +162,8 @@ static __always_inline int apply(struct bpf_iter_scx_dsq *it, struct qm_decision
 	t->placed_at = turn->now;
 	if (cpu != QM_CPU_ANY && (!cpu_usable(cpu) || !bpf_cpumask_test_cpu(cpu, p->cpus_ptr))) {
 		if (dsq_move_vtime(it, p, DSQ_CORE, config.slice_ns, t->vtime)) {
-			bucket_close(t);
-			parked_until(t, turn->now);
+			bucket_close(bucket);
+			parked_for(enqueued_at, turn->now);
 			c->ev_bounced++;
 			c->dec_bounced++;
 			kick_for(p, scx_bpf_task_cpu(p));
@@ -175,12 +189,12 @@ static __always_inline int apply(struct bpf_iter_scx_dsq *it, struct qm_decision
 		}
 	}
 	if (moved) {
-		bucket_close(t);
-		parked_until(t, turn->now);
+		bucket_close(bucket);
+		parked_for(enqueued_at, turn->now);
 		c->ev_dispatched++;
 		c->dec_applied++;
-		if (t->sampled) {
-			leg(QM_LEG_SEEN, t->enqueued_at, d->seen_at);
+		if (sampled) {
+			leg(QM_LEG_SEEN, enqueued_at, d->seen_at);
 			leg(QM_LEG_DECIDED, d->seen_at, d->decided_at);
 			leg(QM_LEG_INSERTED, d->decided_at, turn->now);
 		}
@@ -196,7 +210,7 @@ failed:
 	if (word == placed) {
 		ret = EARLY;
 	} else {
-		bucket_close(t);
+		bucket_close(bucket);
 		if (word >> STATE_BITS == d->generation)
 			c->ev_taken_over++;
 		else

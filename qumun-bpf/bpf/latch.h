@@ -7,8 +7,8 @@
  * everyone, and the agent gets one bounded turn in 10 ms. It is lifted when the agent has
  * acknowledged the current epoch (having thrown away everything older), nothing is parked any more,
  * and a dwell of 100 ms has passed; the dwell doubles up to 2 s when the last return was less than
- * a second ago. It is checked in enqueue, dispatch and a 10 ms timer. The scheduler starts with it
- * down.
+ * a second ago. It is checked in enqueue, dispatch, tick and a 10 ms timer. The scheduler starts with
+ * it down.
  */
 #ifndef QUMUN_LATCH_H
 #define QUMUN_LATCH_H

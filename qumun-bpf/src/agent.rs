@@ -73,21 +73,32 @@ pub struct Agent {
 }
 
 impl Agent {
+    /// Maps everything that the agent will touch. The core does not know of it yet.
+    ///
+    /// # Errors
+    /// When the maps cannot be mapped.
+    pub fn map(fds: AgentFds) -> Result<Self> {
+        Ok(Self {
+            view: Shared::new(fds.view.as_fd(), false, "the core's view")?,
+            page: Shared::new(fds.agent.as_fd(), true, "the agent's page")?,
+            events: EventRing::new(fds.events.as_fd(), EVENT_RING_BYTES)?,
+            decisions: DecisionRing::new(fds.decisions.as_fd(), DECISION_RING_BYTES)?,
+            fds,
+        })
+    }
+
     /// Makes the calling thread the agent. From now on the core gives it a CPU when there is something
     /// to decide; events come after the first [`Agent::acknowledge`].
     ///
     /// # Errors
-    /// When the maps cannot be mapped or the program cannot be run.
-    pub fn attach(fds: AgentFds) -> Result<Self> {
-        let view = Shared::new(fds.view.as_fd(), false, "the core's view")?;
-        let page = Shared::new(fds.agent.as_fd(), true, "the agent's page")?;
+    /// When the program cannot be run.
+    pub fn hello(&mut self) -> Result<()> {
         let mut hello = Hello::default();
-        run(fds.hello.as_fd(), &mut hello, "qumun_hello")?;
-        let events = EventRing::new(fds.events.as_fd(), EVENT_RING_BYTES)?;
-        // hello made the core stop reading decisions; one last drain may still be under way.
+        run(self.fds.hello.as_fd(), &mut hello, "qumun_hello")?;
+        // The core reads no decisions any more; one last drain may still be under way.
         std::thread::sleep(Duration::from_millis(1));
-        let decisions = DecisionRing::new(fds.decisions.as_fd(), DECISION_RING_BYTES)?;
-        Ok(Self { fds, events, decisions, view, page })
+        self.decisions.resync();
+        Ok(())
     }
 
     /// A view on the core's page that reads single words, for use in the loop.

@@ -105,8 +105,8 @@ pub struct DecisionRing {
 }
 
 impl DecisionRing {
-    /// Maps the ring and drops whatever an earlier producer left in it. Call it only while the core
-    /// is degraded, when it does not read the ring.
+    /// Maps the ring. What an earlier producer left in it is still there: see
+    /// [`DecisionRing::resync`].
     ///
     /// # Errors
     /// When the map cannot be mapped, or `bytes` is no power of two.
@@ -115,17 +115,16 @@ impl DecisionRing {
             return Err(Error::new(ErrorKind::Invalid, format!("a ring of {bytes} bytes")));
         }
         let page = page_size();
-        let mut ring = Self {
+        Ok(Self {
             consumer: Mapping::new(fd, page, 0, false, "the decision ring's consumer position")?,
             producer: Mapping::new(fd, page + 2 * bytes, page, true, "the decision ring")?,
             mask: bytes as u64 - 1,
             next: 0,
-        };
-        ring.resync();
-        Ok(ring)
+        })
     }
 
-    /// Takes back everything that the core has not read.
+    /// Takes back everything that the core has not read, an earlier producer's too. Call it only while
+    /// the core is degraded, when it does not read the ring.
     pub fn resync(&mut self) {
         self.next = position(&self.consumer).load(Ordering::Acquire);
         position(&self.producer).store(self.next, Ordering::Release);

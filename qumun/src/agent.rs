@@ -83,6 +83,7 @@ impl<B: Backend, S: Scheduler> Agent<B, S> {
 
     /// Takes turns until somebody stops the agent or the kernel removes the scheduler.
     pub fn run(&mut self) -> Exit {
+        self.backend.start();
         let _watched = alloc::Guard::new();
         loop {
             if let Some(info) = self.backend.exited() {

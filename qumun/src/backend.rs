@@ -7,6 +7,10 @@ use crate::{Decision, Epoch, Event, ExitInfo, Full, IdleView, Nanos};
 /// None of the methods may block, allocate or lock, except [`rest`](Self::rest), which gives the CPU
 /// away, and [`exited`](Self::exited) once the scheduler is gone.
 pub trait Backend {
+    /// Called once by [`Agent::run`](crate::Agent::run), on its thread, when everything is allocated
+    /// and before the first turn. If it fails, [`exited`](Self::exited) says so.
+    fn start(&mut self) {}
+
     /// The present agreement. The core begins a new one whenever it takes over: then everything that
     /// the agent was told before is void, and no events come until the agent has
     /// [acknowledged](Self::acknowledge) the new one.

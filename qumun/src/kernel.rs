@@ -127,6 +127,8 @@ pub struct Link {
     fruitless: u32,
     /// The epoch acknowledged last, as far as an event carries it.
     epoch: u32,
+    /// Why the core did not take this thread for the agent.
+    refused: Option<String>,
 }
 
 /// Turns without an event and without leaving the CPU after which the agent must assume that the core
@@ -134,15 +136,17 @@ pub struct Link {
 const FRUITLESS: u32 = 64;
 
 impl Link {
-    /// Locks this process's memory and makes the calling thread the agent.
+    /// Locks this process's memory and maps the core's. The thread that calls [`Backend::start`] (as
+    /// [`Agent::run`](crate::Agent::run) does) becomes the agent, not before: from then on it gets only
+    /// what CPU time an agent needs, and must not wait for a page fault or the allocator.
     ///
     /// # Errors
-    /// When the memory cannot be locked, the maps cannot be mapped, or the core does not answer.
+    /// When the memory cannot be locked or the maps cannot be mapped.
     pub fn connect(fds: AgentFds) -> Result<Self> {
         bpf_agent::lock_memory()?;
-        let agent = bpf_agent::Agent::attach(fds)?;
+        let agent = bpf_agent::Agent::map(fds)?;
         let nr_cpus = u32::try_from(agent.view_word(ViewWord::NrCpuIds)).unwrap_or(crate::MAX_CPUS);
-        Ok(Self { agent, idle: IdleView::new(nr_cpus), nr_cpus, runs_seen: 0, fruitless: 0, epoch: 0 })
+        Ok(Self { agent, idle: IdleView::new(nr_cpus), nr_cpus, runs_seen: 0, fruitless: 0, epoch: 0, refused: None })
     }
 
     /// Writes raw bytes into the live decision ring: for tests that play a hostile agent.
@@ -183,6 +187,10 @@ impl Link {
 }
 
 impl Backend for Link {
+    fn start(&mut self) {
+        self.refused = self.agent.hello().err().map(|error| error.to_string());
+    }
+
     fn epoch(&self) -> Epoch {
         Epoch(self.agent.view_word(ViewWord::Epoch))
     }
@@ -266,6 +274,9 @@ impl Backend for Link {
     }
 
     fn exited(&mut self) -> Option<ExitInfo> {
+        if let Some(why) = &self.refused {
+            return Some(ExitInfo { kind: ExitKind::Error, reason: why.clone(), ..ExitInfo::default() });
+        }
         (self.agent.view_word(ViewWord::Exited) != 0).then(ExitInfo::default)
     }
 }

@@ -20,6 +20,7 @@ pub(crate) fn main(plugin: &str, slice: Nanos, supervisor: u32) -> Result<()> {
     let builder = qumun::builder(plugins::ops_name(plugin.name)).default_slice(slice);
     let link = Link::connect(fds)?;
     match (plugin.run)(&builder, link) {
+        Exit::Removed(info) if info.kind.is_error() => Err(Error::new(ExitCode::Failed, info.to_string())),
         Exit::Stopped | Exit::Removed(_) => Ok(()),
         other => Err(Error::new(ExitCode::Failed, other.to_string())),
     }

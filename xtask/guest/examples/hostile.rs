@@ -19,6 +19,7 @@ fn main() -> qumun::Result<()> {
     let stop_agent = stop.clone();
     let liar = std::thread::spawn(move || -> qumun::Result<()> {
         let mut link = Link::connect(fds)?;
+        link.start();
         PHASE.store(1, Ordering::SeqCst);
         lie(&mut link, Duration::from_secs(secs));
         PHASE.store(2, Ordering::SeqCst);

@@ -2,6 +2,7 @@
 
 use crate::check::ensure;
 use crate::load::Beat;
+use crate::noise::Noise;
 use crate::process::{Background, wait_for};
 use crate::sched::{self, Daemon, OPS_PREFIX, Scx};
 use crate::{Result, sys};
@@ -28,6 +29,8 @@ pub fn hogs() -> usize {
 pub struct Pressure {
     /// The heart.
     pub beat: Beat,
+    /// What the host adds to its gaps.
+    pub noise: Noise,
     _hogs: Background,
 }
 
@@ -38,7 +41,7 @@ impl Pressure {
     /// When the hogs cannot be started.
     pub fn start() -> Result<Self> {
         let hogs = Background::load(&["hogs", &hogs().to_string(), "--secs", FOR_LONG])?;
-        Ok(Self { beat: Beat::start(PERIOD), _hogs: hogs })
+        Ok(Self { beat: Beat::start(PERIOD), noise: Noise::start(), _hogs: hogs })
     }
 }
 

@@ -7,6 +7,7 @@ pub mod check;
 pub mod demo;
 pub mod drill;
 pub mod load;
+pub mod noise;
 pub mod process;
 pub mod sched;
 pub mod stats;

@@ -48,7 +48,12 @@ pub(super) fn run(checks: &mut Checks, time: Duration) -> Result<()> {
     }
     let gap = pressure.beat.longest_gap(start)?;
     checks.check("freeze.beat", || {
-        let text = format!("longest gap {} ms, {} beats", ms(gap), pressure.beat.times()?.len());
+        let text = format!(
+            "longest gap {} ms, {} beats; the host kept a CPU away for {} ms at most",
+            ms(gap),
+            pressure.beat.times()?.len(),
+            ms(pressure.noise.worst())
+        );
         if gap <= MAX_GAP_NS { Ok(text) } else { Err(text) }
     });
     let status = healthy(&daemon, seq);
