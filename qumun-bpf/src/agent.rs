@@ -112,7 +112,8 @@ impl Agent {
     pub fn idle(&self, words: &mut [u64]) {
         for (i, word) in words.iter_mut().enumerate().take(crate::wire::MAX_CPUS / 64) {
             // SAFETY: in bounds of View.idle, which lies at offset 0.
-            *word = unsafe { AtomicU64::from_ptr(self.view.ptr().cast::<u64>().add(i)) }.load(Ordering::Relaxed);
+            *word =
+                unsafe { AtomicU64::from_ptr(self.view.ptr().cast::<u64>().add(i)) }.load(Ordering::Relaxed);
         }
     }
 

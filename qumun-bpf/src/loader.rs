@@ -190,8 +190,9 @@ struct Kernel {
 
 impl Kernel {
     fn read() -> Result<Self> {
-        let btf = Btf::from_vmlinux()
-            .map_err(|e| Error::new(ErrorKind::NoBtf, "cannot read the kernel's type information").because(e))?;
+        let btf = Btf::from_vmlinux().map_err(|e| {
+            Error::new(ErrorKind::NoBtf, "cannot read the kernel's type information").because(e)
+        })?;
         let members = btf
             .type_by_name::<types::Struct<'_>>("sched_ext_ops")
             .map(|s| s.iter().filter_map(|m| Some(m.name?.to_string_lossy().into_owned())).collect())
@@ -199,7 +200,9 @@ impl Kernel {
         Ok(Self {
             members,
             flags: enum_values(&btf, "scx_ops_flags"),
-            exact_dequeue: enum_values(&btf, "scx_deq_flags").iter().any(|(n, _)| n == "SCX_DEQ_SCHED_CHANGE"),
+            exact_dequeue: enum_values(&btf, "scx_deq_flags")
+                .iter()
+                .any(|(n, _)| n == "SCX_DEQ_SCHED_CHANGE"),
             reenqueue_anywhere: btf.type_by_name::<types::Func<'_>>("scx_bpf_reenqueue_local___v2").is_some(),
         })
     }
@@ -226,7 +229,10 @@ impl Kernel {
 
 fn enum_values(btf: &Btf<'_>, name: &str) -> Vec<(String, u64)> {
     if let Some(e) = btf.type_by_name::<types::Enum64<'_>>(name) {
-        return e.iter().filter_map(|v| Some((v.name?.to_string_lossy().into_owned(), v.value as u64))).collect();
+        return e
+            .iter()
+            .filter_map(|v| Some((v.name?.to_string_lossy().into_owned(), v.value as u64)))
+            .collect();
     }
     let Some(e) = btf.type_by_name::<types::Enum<'_>>(name) else { return Vec::new() };
     e.iter().filter_map(|v| Some((v.name?.to_string_lossy().into_owned(), v.value as u64))).collect()
@@ -325,8 +331,11 @@ impl Loaded {
             .ok_or_else(|| incomplete("operations"))?
             .attach_struct_ops()
             .map_err(|e| {
-                Error::new(ErrorKind::Load, format!("the kernel did not start the scheduler\n{}", collected.tail()))
-                    .because(e)
+                Error::new(
+                    ErrorKind::Load,
+                    format!("the kernel did not start the scheduler\n{}", collected.tail()),
+                )
+                .because(e)
             })?;
         drop(collected);
         let mut attached = Attached { link: Some(link), switch: None, loaded: self };
@@ -351,7 +360,8 @@ impl Loaded {
     /// When there are no descriptors left.
     pub fn agent_fds(&self) -> Result<AgentFds> {
         let own = |fd: std::os::fd::BorrowedFd<'_>| -> Result<OwnedFd> {
-            fd.try_clone_to_owned().map_err(|e| Error::new(ErrorKind::System, "cannot duplicate a descriptor").because(e))
+            fd.try_clone_to_owned()
+                .map_err(|e| Error::new(ErrorKind::System, "cannot duplicate a descriptor").because(e))
         };
         let map = |suffix: &str| {
             let found = self.object.maps().find(|m| m.name().to_string_lossy().ends_with(suffix));

@@ -31,7 +31,13 @@ unsafe impl Send for Mapping {}
 unsafe impl Sync for Mapping {}
 
 impl Mapping {
-    pub(crate) fn new(fd: BorrowedFd<'_>, len: usize, offset: usize, writable: bool, what: &str) -> Result<Self> {
+    pub(crate) fn new(
+        fd: BorrowedFd<'_>,
+        len: usize,
+        offset: usize,
+        writable: bool,
+        what: &str,
+    ) -> Result<Self> {
         let prot = if writable { libc::PROT_READ | libc::PROT_WRITE } else { libc::PROT_READ };
         let offset = libc::off_t::try_from(offset)
             .map_err(|e| Error::new(crate::ErrorKind::Invalid, format!("offset of {what}")).because(e))?;

@@ -47,7 +47,9 @@ impl Probe {
             ops: read("sys/kernel/sched_ext/root/ops"),
             enable_seq: read("sys/kernel/sched_ext/enable_seq").and_then(|s| s.parse().ok()),
             btf: fs::metadata(root.join("sys/kernel/btf/vmlinux")).is_ok_and(|m| m.len() > 0),
-            nr_cpu_ids: read("sys/devices/system/cpu/possible").and_then(|s| last_of_list(&s)).map_or(1, |n| n + 1),
+            nr_cpu_ids: read("sys/devices/system/cpu/possible")
+                .and_then(|s| last_of_list(&s))
+                .map_or(1, |n| n + 1),
             privileged: read("proc/self/status").is_some_and(|s| has_capabilities(&s)),
             state,
         }
@@ -140,7 +142,11 @@ mod tests {
     fn each_obstacle_has_its_own_kind_and_names_what_is_missing() {
         assert!(machine().check().is_ok());
         let cases: [(Probe, ErrorKind, &str); 5] = [
-            (Probe { sched_ext: false, state: None, ..machine() }, ErrorKind::NoSchedExt, "CONFIG_SCHED_CLASS_EXT"),
+            (
+                Probe { sched_ext: false, state: None, ..machine() },
+                ErrorKind::NoSchedExt,
+                "CONFIG_SCHED_CLASS_EXT",
+            ),
             (Probe { privileged: false, ..machine() }, ErrorKind::Permission, "root"),
             (Probe { btf: false, ..machine() }, ErrorKind::NoBtf, "/sys/kernel/btf/vmlinux"),
             (

@@ -94,7 +94,8 @@ mod tests {
 
     #[test]
     fn an_event_that_ends_twice_or_never_unbalances_the_ledger() {
-        let mut c = Counters { ev_sent: 5, ev_dispatched: 3, ev_bounced: 1, ev_cancelled: 1, ..Counters::default() };
+        let mut c =
+            Counters { ev_sent: 5, ev_dispatched: 3, ev_bounced: 1, ev_cancelled: 1, ..Counters::default() };
         assert_eq!(ledgers(&c).events_outstanding, 0);
         c.ev_taken_over = 1;
         assert_eq!(ledgers(&c).events_outstanding, -1);

@@ -22,8 +22,8 @@ use qumun_bpf::agent::{self as bpf_agent, PageWord, ViewWord};
 use qumun_bpf::loader::{self, Options};
 
 use crate::{
-    Affinity, Backend, Builder, Cpu, Decision, Epoch, Error, ErrorKind, Event, Exit, ExitInfo, ExitKind, Full,
-    Generation, IdleView, Nanos, Pid, Queued, Result, Scheduler, Stats, TaskId, alloc,
+    Affinity, Backend, Builder, Cpu, Decision, Epoch, Error, ErrorKind, Event, Exit, ExitInfo, ExitKind,
+    Full, Generation, IdleView, Nanos, Pid, Queued, Result, Scheduler, Stats, TaskId, alloc,
 };
 
 /// The core, loaded into the kernel and not yet scheduling.
@@ -146,7 +146,15 @@ impl Link {
         bpf_agent::lock_memory()?;
         let agent = bpf_agent::Agent::map(fds)?;
         let nr_cpus = u32::try_from(agent.view_word(ViewWord::NrCpuIds)).unwrap_or(crate::MAX_CPUS);
-        Ok(Self { agent, idle: IdleView::new(nr_cpus), nr_cpus, runs_seen: 0, fruitless: 0, epoch: 0, refused: None })
+        Ok(Self {
+            agent,
+            idle: IdleView::new(nr_cpus),
+            nr_cpus,
+            runs_seen: 0,
+            fruitless: 0,
+            epoch: 0,
+            refused: None,
+        })
     }
 
     /// Writes raw bytes into the live decision ring: for tests that play a hostile agent.

@@ -31,7 +31,10 @@ fn die_with(supervisor: u32) -> Result<()> {
     // SAFETY: plain numbers.
     let done = unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
     if done != 0 {
-        return Err(Error::system("cannot tie the agent's life to the supervisor's", &std::io::Error::last_os_error()));
+        return Err(Error::system(
+            "cannot tie the agent's life to the supervisor's",
+            &std::io::Error::last_os_error(),
+        ));
     }
     // It may have ended before the line above.
     if std::os::unix::process::parent_id() != supervisor {

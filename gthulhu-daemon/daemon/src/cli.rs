@@ -86,9 +86,13 @@ pub fn main() -> std::process::ExitCode {
 
 fn run(command: Command) -> Result<u8> {
     match command {
-        Command::Run { plugin, slice_us, socket, report, debug } => {
-            supervisor::run(&supervisor::Settings { plugin, slice: Nanos::from_micros(slice_us), socket, report, debug })
-        }
+        Command::Run { plugin, slice_us, socket, report, debug } => supervisor::run(&supervisor::Settings {
+            plugin,
+            slice: Nanos::from_micros(slice_us),
+            socket,
+            report,
+            debug,
+        }),
         Command::Status { json, socket } => status::ask(&socket, json).map(|()| 0),
         Command::Agent { plugin, slice_us, supervisor } => {
             agent::main(&plugin, Nanos::from_micros(slice_us), supervisor).map(|()| 0)

@@ -32,7 +32,11 @@ pub(crate) const PLUGINS: [Plugin; 2] = [
 pub(crate) fn find(name: &str) -> Result<&'static Plugin> {
     PLUGINS.iter().find(|p| p.name == name).ok_or_else(|| {
         let known: Vec<&str> = PLUGINS.iter().map(|p| p.name).collect();
-        let what = if name.is_empty() { "an empty name is no plugin".to_owned() } else { format!("unknown plugin '{name}'") };
+        let what = if name.is_empty() {
+            "an empty name is no plugin".to_owned()
+        } else {
+            format!("unknown plugin '{name}'")
+        };
         Error::new(ExitCode::Usage, format!("{what}; known are: {}", known.join(", ")))
     })
 }

@@ -174,8 +174,13 @@ fn may_ask(stream: &UnixStream) -> bool {
 /// `gthulhu-daemon status`.
 pub(crate) fn ask(socket: &Path, as_json: bool) -> Result<()> {
     let mut stream = UnixStream::connect(socket).map_err(|e| {
-        let what = format!("no daemon answers on {} ({e}); is 'gthulhu-daemon run' running?", socket.display());
-        let code = if e.kind() == std::io::ErrorKind::PermissionDenied { ExitCode::NoPermission } else { ExitCode::NoDaemon };
+        let what =
+            format!("no daemon answers on {} ({e}); is 'gthulhu-daemon run' running?", socket.display());
+        let code = if e.kind() == std::io::ErrorKind::PermissionDenied {
+            ExitCode::NoPermission
+        } else {
+            ExitCode::NoDaemon
+        };
         Error::new(code, what)
     })?;
     let _ = stream.set_read_timeout(Some(Duration::from_secs(5)));
@@ -201,7 +206,13 @@ pub(crate) fn describe(o: &Value) -> String {
     let share = if all == 0 { 0.0 } else { 100.0 * decided as f64 / all as f64 };
     let batches = number(&o["agent"]["batches"]).max(1);
     let mut lines = vec![
-        format!("{} {} on Linux {}, mode {}", text(&o["ops"]), text(&o["state"]), text(&o["kernel"]), text(&o["mode"])),
+        format!(
+            "{} {} on Linux {}, mode {}",
+            text(&o["ops"]),
+            text(&o["state"]),
+            text(&o["kernel"]),
+            text(&o["mode"])
+        ),
         format!(
             "supervisor {}, agent {} (restarts {}, page faults {}+{}, allocations {})",
             number(&o["supervisor_pid"]),

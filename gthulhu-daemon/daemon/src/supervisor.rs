@@ -50,7 +50,11 @@ pub(crate) fn run(settings: &Settings) -> Result<u8> {
         restarts: 0,
         exit: None,
     };
-    println!("gthulhu-daemon: {} schedules, supervisor {}", plugins::ops_name(plugin.name), std::process::id());
+    println!(
+        "gthulhu-daemon: {} schedules, supervisor {}",
+        plugins::ops_name(plugin.name),
+        std::process::id()
+    );
     let end = supervise(settings, &running, &signals, &listener, &mut facts);
     finish(settings, running, facts, end)
 }
@@ -74,7 +78,14 @@ fn supervise(
     let mut restart = Restart::default();
     loop {
         let until = restart.due.map_or(LOOK, |due| due.saturating_duration_since(Instant::now()).min(LOOK));
-        wait(&[signals.fd(), listener.listener.as_raw_fd(), agent.as_ref().map_or(-1, |a| a.pidfd.as_raw_fd())], until)?;
+        wait(
+            &[
+                signals.fd(),
+                listener.listener.as_raw_fd(),
+                agent.as_ref().map_or(-1, |a| a.pidfd.as_raw_fd()),
+            ],
+            until,
+        )?;
         if signals.arrived() {
             return Ok(End::Signal);
         }
@@ -84,7 +95,10 @@ fn supervise(
         if let Some(how) = agent.as_mut().and_then(Agent::ended) {
             facts.agent = None;
             let life = agent.take().map_or(Duration::ZERO, |a| a.started.elapsed());
-            eprintln!("gthulhu-daemon: the agent ended ({how}) after {:.1} s; the core goes on", life.as_secs_f64());
+            eprintln!(
+                "gthulhu-daemon: the agent ended ({how}) after {:.1} s; the core goes on",
+                life.as_secs_f64()
+            );
             if !restart.plan(life) {
                 return Ok(End::CrashLoop(how));
             }
@@ -158,7 +172,11 @@ impl Restart {
         if self.short_lives >= SHORT_LIVES {
             return false;
         }
-        let backoff = if self.short_lives == 0 { Duration::ZERO } else { BACKOFF_FIRST * (1 << (self.short_lives - 1)) };
+        let backoff = if self.short_lives == 0 {
+            Duration::ZERO
+        } else {
+            BACKOFF_FIRST * (1 << (self.short_lives - 1))
+        };
         self.due = Some(Instant::now() + backoff);
         true
     }
@@ -253,7 +271,8 @@ impl Signals {
         let (receiver, sender) = std::os::unix::net::UnixStream::pair().map_err(fail)?;
         receiver.set_nonblocking(true).map_err(fail)?;
         for signal in [SIGINT, SIGTERM] {
-            signal_hook::low_level::pipe::register(signal, sender.try_clone().map_err(fail)?).map_err(fail)?;
+            signal_hook::low_level::pipe::register(signal, sender.try_clone().map_err(fail)?)
+                .map_err(fail)?;
         }
         Ok(Self { receiver })
     }
