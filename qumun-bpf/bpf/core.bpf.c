@@ -71,25 +71,32 @@ OPS3(s32, pick_cpu, struct task_struct *, p, s32, prev_cpu, u64, wake_flags)
 	return prev_cpu;
 }
 
-/* Virtual time with bounded credit for sleeping. */
+/*
+ * Virtual time, within bounds around the clock: credit for sleeping is limited, and so is what a task
+ * can owe. Memory reclaim and khugepaged are always at the front: they may hold what others, the agent
+ * among them, wait for, and khugepaged's weight is the smallest there is.
+ */
 static __always_inline u64 settle_vtime(struct task_ctx *t)
 {
-	u64 floor = READ_ONCE(core.vnow) - LAG_NS;
+	u64 clock = READ_ONCE(core.vnow);
 
-	if (before(t->vtime, floor))
-		t->vtime = floor;
+	if (t->reclaim || before(t->vtime, clock - LAG_NS))
+		t->vtime = clock - LAG_NS;
+	else if (before(clock + AHEAD_NS, t->vtime))
+		t->vtime = clock + AHEAD_NS;
 	return t->vtime;
 }
 
-static __always_inline void enqueue_core(struct task_struct *p, struct task_ctx *t, s32 cpu, u64 flags)
+static __always_inline void enqueue_core(struct task_struct *p, struct task_ctx *t, s32 cpu, u64 flags, u64 now)
 {
+	t->placed_at = now;
 	dsq_insert_vtime(p, DSQ_CORE, config.slice_ns, settle_vtime(t), flags);
 	kick_for(p, cpu);
 }
 
 /* Tasks for which only this CPU is possible. They are never parked: if the CPU goes offline or the
  * agent dies, nobody else could take them. */
-static __always_inline void enqueue_pinned(struct task_struct *p, struct task_ctx *t, s32 cpu, u64 flags)
+static __always_inline void enqueue_pinned(struct task_struct *p, struct task_ctx *t, s32 cpu, u64 flags, u64 now)
 {
 	struct cpu_ctx *cc = cpu_ctx(cpu);
 
@@ -98,6 +105,7 @@ static __always_inline void enqueue_pinned(struct task_struct *p, struct task_ct
 		return;
 	}
 	WRITE_ONCE(cc->pinned, 1);
+	t->placed_at = now;
 	dsq_insert_vtime(p, DSQ_PINNED(cpu), config.slice_ns, settle_vtime(t), flags);
 	kick_if_idle(cpu);
 }
@@ -185,7 +193,7 @@ OPS2(void, enqueue, struct task_struct *, p, u64, flags)
 
 	if (bound_to_cpu(p)) {
 		count()->kernel_direct++;
-		enqueue_pinned(p, t, cpu, flags & ~SCX_ENQ_LAST);
+		enqueue_pinned(p, t, cpu, flags & ~SCX_ENQ_LAST, now);
 		return;
 	}
 	if (flags & SCX_ENQ_LAST) {
@@ -196,17 +204,17 @@ OPS2(void, enqueue, struct task_struct *, p, u64, flags)
 	}
 	if (t->reclaim || p->tgid == view.agent_tgid) {
 		count()->kernel_direct++;
-		enqueue_core(p, t, cpu, flags);
+		enqueue_core(p, t, cpu, flags, now);
 		return;
 	}
 	if (latch_check(now)) {
 		count()->core_enqueued++;
-		enqueue_core(p, t, cpu, flags);
+		enqueue_core(p, t, cpu, flags, now);
 		return;
 	}
 	if (!offer(p, t, cpu, flags, now)) {
 		count()->congested++;
-		enqueue_core(p, t, cpu, flags);
+		enqueue_core(p, t, cpu, flags, now);
 		return;
 	}
 	call_agent(cpu, now);
@@ -306,7 +314,7 @@ static __always_inline bool take_work(s32 cpu, u64 now, bool degraded)
  * waited for RESCUE_AFTER_NS moves to the core's queue, where its wait is bounded. The search begins
  * at the far end, where the victims are, and is bounded too.
  */
-__noinline int rescue(u64 dsq, u64 now)
+__noinline int rescue_placed(u64 dsq, u64 now)
 {
 	struct bpf_iter_scx_dsq it;
 	struct task_struct *p;
@@ -319,8 +327,8 @@ __noinline int rescue(u64 dsq, u64 now)
 			if (!p)
 				break;
 			t = task_ctx(p);
-			if (t && now - t->placed_at > RESCUE_AFTER_NS && (s64)(now - t->placed_at) > 0 &&
-			    dsq_move_vtime(&it, p, DSQ_CORE, config.slice_ns, t->vtime))
+			if (t && (s64)(now - t->placed_at) > (s64)RESCUE_AFTER_NS &&
+			    dsq_move_vtime(&it, p, DSQ_CORE, config.slice_ns, settle_vtime(t)))
 				__sync_fetch_and_add(&view.rescued, 1);
 		}
 	}
@@ -328,18 +336,46 @@ __noinline int rescue(u64 dsq, u64 now)
 	return 0;
 }
 
-static __always_inline void rescue_some(s32 cpu, u64 now)
+/* The same for one of the core's queues: the first victim found runs here and now. */
+__noinline int rescue_queued(u64 dsq, s32 cpu, u64 now)
+{
+	struct bpf_iter_scx_dsq it;
+	struct task_struct *p;
+	struct task_ctx *t;
+	int i, found = 0;
+
+	if (!bpf_iter_scx_dsq_new(&it, dsq, SCX_DSQ_ITER_REV)) {
+		FOR(i, RESCUE_SCAN) {
+			p = bpf_iter_scx_dsq_next(&it);
+			if (!p)
+				break;
+			t = task_ctx(p);
+			if (!t || (s64)(now - t->placed_at) <= (s64)RESCUE_AFTER_NS ||
+			    !bpf_cpumask_test_cpu(cpu, p->cpus_ptr) || is_migration_disabled(p))
+				continue;
+			if (dsq_move(&it, p, SCX_DSQ_LOCAL, config.slice_ns)) {
+				__sync_fetch_and_add(&view.rescued, 1);
+				found = 1;
+				break;
+			}
+		}
+	}
+	bpf_iter_scx_dsq_destroy(&it);
+	return found;
+}
+
+/* Every RESCUE_EVERY_NS one CPU looks. True if it has found a task to run now. */
+static __always_inline bool rescue(s32 cpu, u64 now)
 {
 	u64 last = core.last_rescue;
 
-	if (now - last < RESCUE_EVERY_NS || (!core.shared && !cpu_ctx(cpu)->placed))
-		return;
-	if (__sync_val_compare_and_swap(&core.last_rescue, last, now) != last)
-		return;
-	if (core.shared)
-		rescue(DSQ_SHARED, now);
-	if (cpu_ctx(cpu)->placed)
-		rescue(DSQ_PLACED(cpu), now);
+	if (now - last < RESCUE_EVERY_NS || __sync_val_compare_and_swap(&core.last_rescue, last, now) != last)
+		return false;
+	if (READ_ONCE(core.shared))
+		rescue_placed(DSQ_SHARED, now);
+	if (READ_ONCE(cpu_ctx(cpu)->placed))
+		rescue_placed(DSQ_PLACED(cpu), now);
+	return scx_bpf_dsq_nr_queued(DSQ_CORE) > 0 && rescue_queued(DSQ_CORE, cpu, now);
 }
 
 OPS2(void, dispatch, s32, cpu, struct task_struct *, prev)
@@ -358,7 +394,8 @@ OPS2(void, dispatch, s32, cpu, struct task_struct *, prev)
 		if (was_free && !turn.local_free)
 			return;
 	}
-	rescue_some(cpu, turn.now);
+	if (rescue(cpu, turn.now))
+		return;
 	if (prev_is_agent) {
 		/* Others first, so that the agent never has a CPU twice in a row while work waits there. */
 		if (take_work(cpu, turn.now, degraded))
@@ -579,7 +616,7 @@ OPS1(void, cpu_offline, s32, cpu)
 			if (!p)
 				break;
 			t = task_ctx(p);
-			dsq_move_vtime(&it, p, DSQ_CORE, config.slice_ns, t ? t->vtime : 0);
+			dsq_move_vtime(&it, p, DSQ_CORE, config.slice_ns, t ? settle_vtime(t) : 0);
 		}
 	}
 	bpf_iter_scx_dsq_destroy(&it);

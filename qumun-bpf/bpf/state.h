@@ -19,6 +19,9 @@
 #define MS 1000000ULL
 /* How far behind the clock of virtual time a task may wake up: its credit for having slept. */
 #define LAG_NS (20 * MS)
+/* And how far ahead of it a task may be queued. Without this bound a task of small weight, whose virtual
+ * time runs fast, would wait for seconds behind a few busy ones. */
+#define AHEAD_NS (100 * MS)
 #define AGENT_SLICE_NS (4 * MS)
 /* The agent gets a turn at least this often even if nothing happens, or the kernel's watchdog
  * would take it for a stalled task. */
@@ -31,7 +34,7 @@
 #define RELAPSE_NS (1000 * MS)
 /* Bounded waits that no policy can break. */
 #define SHARE_NS (20 * MS)	   /* both sides' queues are looked at this often on each CPU */
-#define RESCUE_AFTER_NS (500 * MS) /* a placed task older than this goes to the core's queue */
+#define RESCUE_AFTER_NS (500 * MS) /* a task that waits longer than this is served out of turn */
 #define RESCUE_EVERY_NS (50 * MS)
 #define RESCUE_SCAN 64
 /* Decisions taken from the ring in one dispatch. */
@@ -80,7 +83,7 @@ struct task_ctx {
 	u64 started_at;
 	u64 stopped_at;
 	u64 enqueued_at;
-	u64 placed_at;
+	u64 placed_at; /* when it came into the queue where it waits now */
 	u32 bucket; /* which of core.undecided[] counts the open event */
 	u8 sampled;
 	u8 reclaim; /* kswapd and its kind: the agent's memory may depend on it */

@@ -274,6 +274,10 @@ pub fn monotonic_ns() -> u64 {
 /// # Errors
 /// When the limit on locked memory forbids it.
 pub fn lock_memory() -> Result<()> {
+    // khugepaged holds a process's memory map while it merges pages; the agent would wait for it. A
+    // kernel without this option has no khugepaged either.
+    // SAFETY: plain numbers.
+    unsafe { libc::prctl(libc::PR_SET_THP_DISABLE, 1, 0, 0, 0) };
     // SAFETY: no pointers are involved.
     if unsafe { libc::mlockall(libc::MCL_CURRENT | libc::MCL_FUTURE) } != 0 {
         return Err(Error::system("cannot lock the agent's memory (RLIMIT_MEMLOCK, CAP_IPC_LOCK)"));

@@ -10,6 +10,7 @@ mod initramfs;
 mod kernel;
 mod lab;
 mod lab_test;
+mod path;
 mod qemu;
 mod setup;
 mod ui;
@@ -58,6 +59,8 @@ enum LabCmd {
     Run(RunArgs),
     /// Tier C: run the lab's table of tests on real kernels
     Test(TestArgs),
+    /// Measure the length of a wakeup's path against EEVDF, and keep the figures under benches/runs/
+    Path(PathArgs),
 }
 
 /// What `lab run` takes; most of it becomes a [`guest::GuestSpec`].
@@ -109,6 +112,17 @@ struct TestArgs {
     long: bool,
 }
 
+/// What `lab path` takes.
+#[derive(Args)]
+struct PathArgs {
+    /// Kernel series or version
+    #[arg(long, default_value = kernel::NEWEST)]
+    kernel: String,
+    /// Measurements of each scheduler
+    #[arg(long, default_value_t = 3)]
+    rounds: u32,
+}
+
 /// What `demo` takes.
 #[derive(Args)]
 struct DemoArgs {
@@ -126,6 +140,7 @@ fn main() -> ExitCode {
         Cmd::Lab(LabCmd::Kernel { list: true, series }) => lab::list(&series),
         Cmd::Lab(LabCmd::Kernel { list: false, series }) => lab::fetch(&series),
         Cmd::Lab(LabCmd::Run(args)) => lab::run(args),
+        Cmd::Lab(LabCmd::Path(args)) => path::path(&args),
         Cmd::Lab(LabCmd::Test(args)) => lab_test::test(&args),
         Cmd::Demo(args) => lab::demo(&args),
     };

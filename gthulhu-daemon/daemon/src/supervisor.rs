@@ -239,6 +239,9 @@ impl Drop for Agent {
 /// In the child before exec: moves the descriptors to where the agent looks for them. First above all
 /// targets, so that none is overwritten before it was moved.
 fn hand_over(raw: [RawFd; AgentFds::COUNT]) -> std::io::Result<()> {
+    // Kept across exec: no huge pages are merged in the agent while it starts (see lock_memory).
+    // SAFETY: plain numbers.
+    unsafe { libc::prctl(libc::PR_SET_THP_DISABLE, 1, 0, 0, 0) };
     let above = FIRST_FD + AgentFds::COUNT as RawFd;
     let mut moved = [0; AgentFds::COUNT];
     for (to, from) in moved.iter_mut().zip(raw) {

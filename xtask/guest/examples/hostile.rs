@@ -20,6 +20,7 @@ fn main() -> qumun::Result<()> {
     let liar = std::thread::spawn(move || -> qumun::Result<()> {
         let mut link = Link::connect(fds)?;
         link.start();
+        ask(&mut link)?;
         PHASE.store(1, Ordering::SeqCst);
         lie(&mut link, Duration::from_secs(secs));
         PHASE.store(2, Ordering::SeqCst);
@@ -81,6 +82,38 @@ fn line(core: &LoadedCore, phase: u32, exit: Option<(u32, String)>) {
         ledgers.decisions_open,
         counters.join(",")
     );
+}
+
+/// The SYSCALL programs, with good and with bad arguments. Fails unless each answers as it should.
+fn ask(link: &mut Link) -> qumun::Result<()> {
+    let wrong = |what: &str| Err(qumun::Error::new(qumun::ErrorKind::Other, what.to_owned()));
+    let me = std::process::id() as i32;
+    let agent = link.raw();
+    for cpu in [-1, 77, i32::MAX, i32::MIN] {
+        if agent.preempt(cpu).is_ok() {
+            return wrong("qumun_preempt took a CPU that is none");
+        }
+    }
+    agent.preempt(0)?;
+    let ask = |pid, cpu| wire::Request { pid, cpu };
+    if agent.select_cpus(&mut []).is_ok() {
+        return wrong("qumun_select_cpu took an empty batch");
+    }
+    // An idle CPU is there sooner or later, in one batch also for tasks and CPUs that do not exist.
+    let mut claimed = 0;
+    for _ in 0..200 {
+        let mut batch = [ask(me, 0), ask(i32::MAX, 0), ask(me, 77), ask(-1, -1)];
+        agent.select_cpus(&mut batch)?;
+        if batch[1].cpu != -1 || batch[3].cpu != -1 {
+            return wrong("qumun_select_cpu claimed a CPU for a task that does not exist");
+        }
+        claimed += batch.iter().filter(|r| (0..1024).contains(&r.cpu)).count();
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    if claimed == 0 {
+        return wrong("qumun_select_cpu never found an idle CPU on an idle machine");
+    }
+    Ok(())
 }
 
 /// First come, first served.

@@ -8,6 +8,7 @@ pub mod demo;
 pub mod drill;
 pub mod load;
 pub mod noise;
+pub mod path;
 pub mod process;
 pub mod sched;
 pub mod stats;

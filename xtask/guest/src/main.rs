@@ -4,7 +4,7 @@ use clap::{Parser, Subcommand};
 use lab_guest::check::Checks;
 use lab_guest::load::{self, Wake};
 use lab_guest::sched::Scx;
-use lab_guest::{Result, demo, suites};
+use lab_guest::{Result, demo, path, suites};
 use serde_json::{Value, json};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -81,6 +81,15 @@ enum Cmd {
         #[arg(long)]
         secs: Option<u64>,
     },
+    /// The length of a wakeup's path under each scheduler in turn, as CSV
+    Path {
+        /// Round trips of each measurement
+        #[arg(long, default_value_t = 20_000)]
+        round_trips: u64,
+        /// Measurements of each scheduler
+        #[arg(long, default_value_t = 3)]
+        rounds: u32,
+    },
     /// What the scheduler does, for people
     Demo,
 }
@@ -92,6 +101,7 @@ fn main() -> ExitCode {
             suites::run(suite, secs, &mut checks);
             return if checks.all_held() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
         }
+        Cmd::Path { round_trips, rounds } => path::path(round_trips, rounds).map(|()| true),
         Cmd::Demo => demo::demo(),
         load => run_load(load).map(|figures| {
             println!("{figures}");
@@ -125,6 +135,6 @@ fn run_load(load: Cmd) -> Result<Value> {
             let scx = Scx::read()?;
             Ok(json!({"state": scx.state, "ops": scx.ops, "enable_seq": scx.enable_seq}))
         }
-        Cmd::Check { .. } | Cmd::Demo => Err("not a load".into()),
+        Cmd::Check { .. } | Cmd::Path { .. } | Cmd::Demo => Err("not a load".into()),
     }
 }

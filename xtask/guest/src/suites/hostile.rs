@@ -1,14 +1,13 @@
 //! An agent that lies, and then breaks the ring itself: nothing may stall, and nothing be lost.
 
 use super::{a_task_runs, balanced, enable_seq};
-use crate::Result;
 use crate::check::{Checks, ensure};
 use crate::drill::{Pressure, ms};
-use crate::process::{Background, run as run_program};
+use crate::process::Background;
 use crate::sched::{Scx, number};
-use crate::sys;
+use crate::{Context, Result, sys};
 use serde_json::Value;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 /// With four hogs and the hammer a beat waits behind some ten busy tasks several times over; a stall
@@ -17,19 +16,23 @@ const STALL_NS: u64 = 2_000_000_000;
 
 pub(super) fn run(checks: &mut Checks, time: Duration) -> Result<()> {
     let before = enable_seq()?;
-    let mut pressure = Pressure::start()?;
     let secs = time.as_secs().to_string();
+    let mut liar = Command::new("/bin/hostile");
+    liar.arg(&secs).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let liar = liar.spawn().cannot("start /bin/hostile")?;
+    // It begins with questions about idle CPUs; the load comes when it has its answers.
+    sys::sleep(Duration::from_secs(2));
+    let mut pressure = Pressure::start()?;
     let hammer =
         Background::load(&["affinity", "--tasks", "4", "--secs", &(time.as_secs() + 10).to_string()])?;
     let start = sys::now_ns();
-    let said = run_program(Command::new("/bin/hostile").arg(&secs), time + Duration::from_secs(40))?;
+    let said = liar.wait_with_output().cannot("wait for /bin/hostile")?;
+    let (out, err) = (String::from_utf8_lossy(&said.stdout), String::from_utf8_lossy(&said.stderr));
     let gap = pressure.beat.longest_gap(start)?;
     drop(hammer);
     drop(pressure);
-    let phases: Vec<Value> = said.out.lines().filter_map(|l| serde_json::from_str(l).ok()).collect();
-    ensure(phases.len() == 4, || {
-        format!("{} of 4 phases; it said: {} {}", phases.len(), said.out, said.err)
-    })?;
+    let phases: Vec<Value> = out.lines().filter_map(|l| serde_json::from_str(l).ok()).collect();
+    ensure(phases.len() == 4, || format!("{} of 4 phases; it said: {} {}", phases.len(), out, err))?;
     let [lies, broken, honest, end] = &phases[..] else { return Err("not four phases".into()) };
 
     checks.check("hostile.lies", || {
@@ -70,7 +73,7 @@ pub(super) fn run(checks: &mut Checks, time: Duration) -> Result<()> {
         if gap <= STALL_NS { Ok(text) } else { Err(text) }
     });
     checks.check("hostile.end", || {
-        ensure(said.code == 0, || format!("exit code {}: {}", said.code, said.err))?;
+        ensure(said.status.success(), || format!("{}: {err}", said.status))?;
         let mut report = end.clone();
         report["ledgers"] = serde_json::json!({
             "events_outstanding": end["outstanding"], "decisions_open": end["open"],

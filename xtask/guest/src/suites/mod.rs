@@ -2,6 +2,7 @@
 
 mod freeze;
 mod hostile;
+mod hotplug;
 mod inputs;
 mod kill;
 mod smoke;
@@ -26,6 +27,8 @@ pub enum Suite {
     Kill,
     /// An agent that lies and breaks its ring
     Hostile,
+    /// CPUs that go and come back
+    Hotplug,
     /// What a person or a machine may do wrong
     Inputs,
 }
@@ -44,6 +47,7 @@ pub fn run(suite: Suite, secs: Option<u64>, checks: &mut Checks) {
         Suite::Freeze => ("freeze", freeze::run(checks, secs(9))),
         Suite::Kill => ("kill", kill::run(checks)),
         Suite::Hostile => ("hostile", hostile::run(checks, secs(10))),
+        Suite::Hotplug => ("hotplug", hotplug::run(checks, secs(8))),
         Suite::Inputs => ("inputs", inputs::run(checks)),
     };
     if let Err(e) = done {
