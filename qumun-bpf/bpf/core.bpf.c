@@ -19,19 +19,21 @@ static __always_inline bool events_pending(void)
 /* Is there something that only the agent can do, or is its regular turn due? */
 static __always_inline bool agent_wanted(u64 now, bool degraded)
 {
-	u64 idle_for = now - core.agent_ran_at;
+	s64 idle_for = now - core.agent_ran_at;
 
+	/* Whoever waits in DSQ_AGENT is no agent any more: let it out. */
 	if (!view.agent_pid)
-		return false;
+		return true;
 	if (degraded)
-		return idle_for > AGENT_PROBE_NS;
-	return events_pending() || idle_for > AGENT_BEAT_NS;
+		return idle_for > (s64)AGENT_PROBE_NS;
+	return events_pending() || idle_for > (s64)AGENT_BEAT_NS;
 }
 
 /* Gets a CPU for the agent: an idle one if there is one. */
 __noinline int call_agent(s32 cpu, u64 now)
 {
 	s32 last = core.agent_last_cpu;
+	u64 preempted;
 
 	if (READ_ONCE(core.agent_cpu) >= 0 || !READ_ONCE(core.agent_queued))
 		return 0;
@@ -56,8 +58,11 @@ __noinline int call_agent(s32 cpu, u64 now)
 		if (kick_if_idle(i * 64 + bit))
 			return 0;
 	}
-	/* All busy. If the agent had no turn for a while, this CPU's task makes room now. */
-	if (now - core.agent_ran_at > config.preempt_ns && cpu_usable(cpu)) {
+	/* All busy. If the agent had no turn for a while, this CPU's task makes room now: one kick of a busy
+	 * CPU in this time, however many events there are. */
+	preempted = core.preempt_at;
+	if ((s64)(now - core.agent_ran_at) > (s64)config.preempt_ns && (s64)(now - preempted) > (s64)config.preempt_ns &&
+	    cpu_usable(cpu) && __sync_val_compare_and_swap(&core.preempt_at, preempted, now) == preempted) {
 		count()->preempts++;
 		scx_bpf_kick_cpu(cpu, SCX_KICK_PREEMPT);
 	}
@@ -100,7 +105,7 @@ static __always_inline void enqueue_pinned(struct task_struct *p, struct task_ct
 {
 	struct cpu_ctx *cc = cpu_ctx(cpu);
 
-	if ((p->flags & PF_KTHREAD) || !cc->online) {
+	if ((p->flags & PF_KTHREAD) || !cpu_usable(cpu)) {
 		dsq_insert(p, SCX_DSQ_LOCAL, config.slice_ns, flags);
 		return;
 	}
@@ -136,10 +141,11 @@ static __always_inline bool offer(struct task_struct *p, struct task_ctx *t, s32
 	if (!e)
 		return false;
 	settle_vtime(t);
-	t->custody = ((t->custody >> STATE_BITS) + 1) << STATE_BITS | STATE_PARKED;
 	t->enqueued_at = now;
 	t->sampled = (here->sample++ & 63) == 0;
 	bucket_open(t, now);
+	/* Last, and in order: who sees this word must find what belongs to it. */
+	__sync_lock_test_and_set(&t->custody, ((t->custody >> STATE_BITS) + 1) << STATE_BITS | STATE_PARKED);
 	e->enqueued_at = now;
 	e->generation = t->custody >> STATE_BITS;
 	e->cgroup_id = cgroup_id(p);
@@ -177,6 +183,9 @@ OPS2(void, enqueue, struct task_struct *, p, u64, flags)
 	if (p->pid == view.agent_pid) {
 		WRITE_ONCE(core.agent_queued, 1);
 		dsq_insert(p, DSQ_AGENT, AGENT_SLICE_NS, flags & ~SCX_ENQ_LAST);
+		/* What came while it was on its way out, and found it running. */
+		if (is_normal() && events_pending())
+			call_agent(cpu, now_ns());
 		return;
 	}
 	t = task_ctx(p);
@@ -364,17 +373,35 @@ __noinline int rescue_queued(u64 dsq, s32 cpu, u64 now)
 	return found;
 }
 
-/* Every RESCUE_EVERY_NS one CPU looks. True if it has found a task to run now. */
+/*
+ * Every RESCUE_EVERY_NS each CPU looks at its own pinned tasks, and one of them at the rest: also at what
+ * is placed for other CPUs, which a realtime task may hold. True if it has found a task to run now.
+ */
 static __always_inline bool rescue(s32 cpu, u64 now)
 {
+	struct cpu_ctx *cc = cpu_ctx(cpu);
 	u64 last = core.last_rescue;
+	int i;
 
+	if (READ_ONCE(cc->pinned) && now - cc->rescued_at > RESCUE_EVERY_NS) {
+		cc->rescued_at = now;
+		if (rescue_queued(DSQ_PINNED(cpu), cpu, now))
+			return true;
+	}
 	if (now - last < RESCUE_EVERY_NS || __sync_val_compare_and_swap(&core.last_rescue, last, now) != last)
 		return false;
 	if (READ_ONCE(core.shared))
 		rescue_placed(DSQ_SHARED, now);
-	if (READ_ONCE(cpu_ctx(cpu)->placed))
-		rescue_placed(DSQ_PLACED(cpu), now);
+	FOR(i, RESCUE_CPUS) {
+		u32 c = core.rescue_cpu++;
+
+		if (c >= config.nr_cpu_ids) {
+			core.rescue_cpu = 0;
+			break;
+		}
+		if (READ_ONCE(cpus[c & (QM_MAX_CPUS - 1)].placed))
+			rescue_placed(DSQ_PLACED(c), now);
+	}
 	return scx_bpf_dsq_nr_queued(DSQ_CORE) > 0 && rescue_queued(DSQ_CORE, cpu, now);
 }
 
@@ -405,7 +432,8 @@ OPS2(void, dispatch, s32, cpu, struct task_struct *, prev)
 		return;
 	}
 	if (core.agent_queued && agent_wanted(turn.now, degraded) && dsq_to_local(DSQ_AGENT)) {
-		core.agent_queued = 0;
+		/* An earlier agent may still be among them. */
+		core.agent_queued = scx_bpf_dsq_nr_queued(DSQ_AGENT) > 0;
 		return;
 	}
 	if (take_work(cpu, turn.now, degraded))
@@ -426,7 +454,6 @@ OPS1(void, running, struct task_struct *, p)
 	if (p->pid == view.agent_pid) {
 		core.agent_cpu = scx_bpf_task_cpu(p);
 		core.agent_last_cpu = core.agent_cpu;
-		core.agent_queued = 0;
 		core.agent_ran_at = now;
 		view.agent_runs++;
 		count()->activations++;
@@ -487,7 +514,7 @@ OPS1(void, tick, struct task_struct *, p)
 			set_slice(p, 0);
 		return;
 	}
-	if (core.agent_queued && now - core.agent_ran_at > config.preempt_ns && events_pending()) {
+	if (core.agent_queued && (s64)(now - core.agent_ran_at) > (s64)config.preempt_ns && events_pending()) {
 		count()->preempts++;
 		set_slice(p, 0);
 	}
@@ -503,7 +530,9 @@ OPS2(void, update_idle, s32, cpu, bool, idle)
 	}
 	__sync_fetch_and_or(&view.idle[c / 64], 1ULL << (c & 63));
 	/* What came after dispatch had looked, and before this CPU was seen as idle. */
-	if (is_normal() && ((READ_ONCE(core.agent_queued) && events_pending()) || core.decisions_left || cpus[c].kept))
+	if (cpus[c].placed || cpus[c].pinned)
+		scx_bpf_kick_cpu(cpu, 0);
+	else if (is_normal() && ((READ_ONCE(core.agent_queued) && events_pending()) || core.decisions_left || cpus[c].kept))
 		scx_bpf_kick_cpu(cpu, 0);
 }
 
@@ -562,7 +591,6 @@ OPS2(void, exit_task, struct task_struct *, p, struct scx_exit_task_args *, args
 		view.agent_pid = 0;
 		view.agent_tgid = 0;
 		core.agent_cpu = -1;
-		core.agent_queued = 0;
 		latch_fall(now_ns(), QM_REASON_EXIT);
 		return;
 	}
@@ -577,6 +605,8 @@ OPS2(void, exit_task, struct task_struct *, p, struct scx_exit_task_args *, args
 	e->kind = QM_EVENT_EXIT;
 	e->pid = p->pid;
 	e->tgid = p->tgid;
+	/* The last one that the agent was told: a newer task of the same pid has a larger one. */
+	e->generation = t ? t->custody >> STATE_BITS : 0;
 	e->epoch = view.epoch;
 	bpf_ringbuf_submit(e, BPF_RB_NO_WAKEUP);
 }
@@ -586,6 +616,7 @@ OPS2(void, exit_task, struct task_struct *, p, struct scx_exit_task_args *, args
 OPS1(void, cpu_online, s32, cpu)
 {
 	cpu_ctx(cpu)->online = 1;
+	debug("cpu %d is online", cpu);
 }
 
 /* Moves what only the dying CPU would take to where others, or the kernel, can take it. */
@@ -598,6 +629,7 @@ OPS1(void, cpu_offline, s32, cpu)
 	int i;
 
 	cpus[c].online = 0;
+	debug("cpu %d goes offline", cpu);
 	__sync_fetch_and_and(&view.idle[c / 64], ~(1ULL << (c & 63)));
 	bpf_rcu_read_lock();
 	if (!bpf_iter_scx_dsq_new(&it, DSQ_PINNED(cpu), 0)) {
@@ -617,6 +649,16 @@ OPS1(void, cpu_offline, s32, cpu)
 				break;
 			t = task_ctx(p);
 			dsq_move_vtime(&it, p, DSQ_CORE, config.slice_ns, t ? settle_vtime(t) : 0);
+		}
+	}
+	bpf_iter_scx_dsq_destroy(&it);
+	/* The agent may be bound to this CPU. Where it runs next, the kernel says. */
+	if (!bpf_iter_scx_dsq_new(&it, DSQ_AGENT, 0)) {
+		FOR(i, 64) {
+			p = bpf_iter_scx_dsq_next(&it);
+			if (!p)
+				break;
+			dsq_move(&it, p, SCX_DSQ_GLOBAL, AGENT_SLICE_NS);
 		}
 	}
 	bpf_iter_scx_dsq_destroy(&it);
@@ -663,7 +705,7 @@ int qumun_hello(struct qm_hello *args)
 	view.agent_tgid = (s32)(id >> 32);
 	core.agent_cpu = -1;
 	core.agent_last_cpu = -1;
-	core.agent_queued = 0;
+	core.agent_queued = scx_bpf_dsq_nr_queued(DSQ_AGENT) > 0;
 	core.agent_ran_at = now;
 	if (!latch_fall(now, QM_REASON_HELLO))
 		__sync_fetch_and_add(&view.epoch, 1);
@@ -746,12 +788,14 @@ static int heartbeat(void *map, u32 *key, struct timer_slot *slot)
 	if (!waits)
 		waits = scx_bpf_dsq_nr_queued(DSQ_CORE) > 0 || core.shared ||
 			(degraded && scx_bpf_dsq_nr_queued(DSQ_PARK) > 0) || (!degraded && core.decisions_left);
-	if (waits && any_idle()) {
+	if (any_idle()) {
 		FOR(i, QM_MAX_CPUS) {
+			struct cpu_ctx *cc = cpu_ctx(i);
+
 			if (i >= config.nr_cpu_ids)
 				break;
-			if (cpu_is_idle(i) && cpu_usable(i))
-				scx_bpf_kick_cpu(i, SCX_KICK_IDLE);
+			if (waits || cc->placed || cc->pinned || cc->kept)
+				kick_if_idle(i);
 		}
 	}
 	bpf_timer_start(&slot->timer, TIMER_NS, 0);
@@ -803,11 +847,20 @@ int qumun_init(u64 *ctx)
 
 OPS1(void, exit, struct scx_exit_info *, ei)
 {
+	int i;
+
 	exit_info.code = ei->exit_code;
 	bpf_probe_read_kernel_str(exit_info.reason, sizeof(exit_info.reason), ei->reason);
 	bpf_probe_read_kernel_str(exit_info.msg, sizeof(exit_info.msg), ei->msg);
 	bpf_probe_read_kernel_str(exit_info.dump, sizeof(exit_info.dump), ei->dump);
 	exit_info.kind = ei->kind;
+	/* Decisions that still waited for their task: it will not come. */
+	FOR(i, QM_MAX_CPUS) {
+		if (i >= config.nr_cpu_ids)
+			break;
+		counters[i & (QM_MAX_CPUS - 1)].dec_stale += cpu_ctx(i)->kept;
+		cpu_ctx(i)->kept = 0;
+	}
 	view.exited = 1;
 }
 

@@ -31,7 +31,12 @@ static __always_inline void parked_for(u64 from, u64 now)
 }
 
 /*
- * Ends an open event if there is one. Returns true to the one caller that ended it.
+ * The task is in no queue of the agent's any more, or has never been: the word becomes NONE. Returns
+ * true if that ended an open event; to one caller only.
+ *
+ * PLACED becomes NONE too. A CPU may be between its claim (PARKED to PLACED) and a move that will
+ * fail; it must not find PLACED then and reopen an event whose task is elsewhere by now. It will find
+ * NONE, and account for the event itself.
  *
  * The bucket is read before the exchange: as soon as the word says that the event has ended, the
  * task may be enqueued again on another CPU, with another bucket.
@@ -41,9 +46,10 @@ static __always_inline bool end_event(struct task_ctx *t)
 	u64 word = READ_ONCE(t->custody);
 	u32 bucket = READ_ONCE(t->bucket);
 
-	if ((word & STATE_MASK) != STATE_PARKED)
+	if (!(word & STATE_MASK))
 		return false;
-	if (__sync_val_compare_and_swap(&t->custody, word, (word & ~STATE_MASK) | STATE_NONE) != word)
+	word = __sync_lock_test_and_set(&t->custody, word & ~STATE_MASK);
+	if ((word & STATE_MASK) != STATE_PARKED)
 		return false;
 	bucket_close(bucket);
 	return true;
@@ -178,13 +184,14 @@ static __always_inline int apply(struct bpf_iter_scx_dsq *it, struct qm_decision
 	} else if (cpu == QM_CPU_ANY) {
 		moved = dsq_move_vtime(it, p, DSQ_SHARED, slice, d->vtime);
 		if (moved) {
-			WRITE_ONCE(core.shared, 1);
+			__sync_lock_test_and_set(&core.shared, 1);
 			kick_for(p, scx_bpf_task_cpu(p));
 		}
 	} else {
 		moved = dsq_move_vtime(it, p, DSQ_PLACED(cpu), slice, d->vtime);
 		if (moved) {
-			WRITE_ONCE(cpu_ctx(cpu)->placed, 1);
+			/* A full barrier: either we see the CPU idle, or it sees the hint (update_idle). */
+			__sync_lock_test_and_set(&cpu_ctx(cpu)->placed, 1);
 			kick_if_idle(cpu);
 		}
 	}
@@ -225,7 +232,11 @@ out:
 struct drain {
 	u32 cpu;
 	u32 n;
+	u32 seen;
 };
+/* Records looked at in one drain, the useless ones included: interrupts are off. What an agent marks
+ * as discarded is skipped by the kernel, which stops after 2^17. */
+#define SEEN_MAX (4 * BATCH)
 
 /*
  * Copies one record out of the ring. Non-zero stops the drain: only when the batch is full. The read
@@ -238,12 +249,13 @@ static long take_record(struct bpf_dynptr *record, struct drain *drain)
 				   record, 0, 0);
 
 	counters[cpu].dec_drained++;
+	drain->seen++;
 	if (bad) {
 		counters[cpu].dec_refused++;
-		return 0;
+		return drain->seen >= SEEN_MAX;
 	}
 	drain->n++;
-	return drain->n >= BATCH;
+	return drain->n >= BATCH || drain->seen >= SEEN_MAX;
 }
 
 /*
@@ -273,8 +285,8 @@ static __always_inline void take_decisions(struct turn *turn)
 			WRITE_ONCE(core.decisions_left, 0);
 		return;
 	}
-	if (core.decisions_left != (n >= BATCH))
-		WRITE_ONCE(core.decisions_left, n >= BATCH);
+	if (got >= 0 && core.decisions_left != (drain.n >= BATCH || drain.seen >= SEEN_MAX))
+		WRITE_ONCE(core.decisions_left, !core.decisions_left);
 	WRITE_ONCE(cc->batch, n);
 	FOR(round, 3) {
 		/* Counted in memory, so that the verifier sees one loop and not one state per count. */

@@ -14,6 +14,9 @@
 #define QUMUN_LATCH_H
 #include "state.h"
 
+/* The largest age, in buckets, that is looked at: 200 ms. */
+#define OLDEST 48
+
 static __always_inline bool is_normal(void)
 {
 	return READ_ONCE(view.mode) == QM_NORMAL;
@@ -22,7 +25,7 @@ static __always_inline bool is_normal(void)
 /* The latch falls. Only one CPU wins; the epoch tells the agent that what it holds is void. */
 __noinline int latch_fall(u64 now, u64 reason)
 {
-	if (__sync_val_compare_and_swap(&view.mode, QM_NORMAL, QM_DEGRADED) != QM_NORMAL)
+	if (__sync_val_compare_and_swap(&view.mode, QM_NORMAL, QM_FALLING) != QM_NORMAL)
 		return 0;
 	__sync_fetch_and_add(&view.epoch, 1);
 	if (view.dwell_ns < DWELL_MIN_NS || now - core.left_at > RELAPSE_NS)
@@ -33,39 +36,42 @@ __noinline int latch_fall(u64 now, u64 reason)
 	view.reason = reason;
 	if (reason < QM_REASONS)
 		view.entered[reason]++;
+	/* Only now may it be lifted again: with the new epoch and the new dwell. */
+	__sync_lock_test_and_set(&view.mode, QM_DEGRADED);
 	debug("degraded, reason %llu, epoch %llu", reason, view.epoch);
 	return 1;
 }
 
 static __always_inline void latch_try_lift(u64 now)
 {
-	if (!view.agent_pid || READ_ONCE(agent.ack) != view.epoch || now - view.degraded_since < view.dwell_ns)
+	if (READ_ONCE(view.mode) != QM_DEGRADED || !view.agent_pid || READ_ONCE(agent.ack) != view.epoch || now - view.degraded_since < view.dwell_ns)
 		return;
 	if (scx_bpf_dsq_nr_queued(DSQ_PARK) > 0)
 		return;
-	if (__sync_val_compare_and_swap(&view.mode, QM_DEGRADED, QM_NORMAL) != QM_DEGRADED)
+	if (__sync_val_compare_and_swap(&view.mode, QM_DEGRADED, QM_FALLING) != QM_DEGRADED)
 		return;
 	view.left++;
 	view.degraded_ns += now - view.degraded_since;
 	view.degraded_since = 0;
 	core.left_at = now;
+	__sync_lock_test_and_set(&view.mode, QM_NORMAL);
 	debug("normal, epoch %llu", view.epoch);
 }
 
 /*
- * Is an event older than the limit still undecided? Looks once per bucket of time. Buckets from
- * the last 64 but the newest ones: a count there can only come from an event at least that old,
- * also after the clock has jumped, so that a false alarm is impossible.
+ * Is an event older than the limit still undecided? Looks once per bucket of time, and not at the
+ * oldest ones: on a CPU that was held up since it read the clock, those are what others call the
+ * newest. An event that hides there is seen a little later, when its bucket has come round.
  */
 static __always_inline u64 oldest_late(u64 now)
 {
 	u64 bucket = now >> BUCKET_SHIFT;
 	u32 young = (u32)(config.late_ns >> BUCKET_SHIFT) + 1;
 
-	if (READ_ONCE(core.checked) == bucket)
+	if ((s64)(bucket - READ_ONCE(core.checked)) <= 0)
 		return 0;
 	WRITE_ONCE(core.checked, bucket);
-	for (u32 age = BUCKETS - 1; age > 0; age--) {
+	for (u32 age = OLDEST; age > 0; age--) {
 		if (age < young)
 			break;
 		if (READ_ONCE(core.undecided[(bucket - age) & (BUCKETS - 1)]) > 0)

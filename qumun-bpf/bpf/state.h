@@ -37,6 +37,7 @@
 #define RESCUE_AFTER_NS (500 * MS) /* a task that waits longer than this is served out of turn */
 #define RESCUE_EVERY_NS (50 * MS)
 #define RESCUE_SCAN 64
+#define RESCUE_CPUS 32 /* queues of CPUs searched at a time */
 /* Decisions taken from the ring in one dispatch. */
 #define BATCH 32
 
@@ -108,7 +109,7 @@ struct cpu_ctx {
 	u32 turn; /* which of the agent's queues goes first */
 	u32 kept; /* decisions in this CPU's batch that came before their task */
 	u32 batch; /* how many decisions are in it */
-	u32 pad[2];
+	u64 rescued_at; /* when its own queue was searched for long waiters */
 };
 struct cpu_ctx cpus[QM_MAX_CPUS] SEC(".bss.qm_cpus");
 
@@ -131,7 +132,8 @@ struct core_state {
 	u32 agent_queued; /* it waits in DSQ_AGENT */
 	u32 decisions_left; /* a drain stopped at its limit */
 	u32 shared;	  /* DSQ_SHARED may hold a task */
-	u32 pad;
+	u32 rescue_cpu;	  /* whose queue is searched for long waiters next */
+	u64 preempt_at;	  /* when a slice was cut for the agent last */
 	u64 printed_at;
 	s64 undecided[BUCKETS];
 };
@@ -172,10 +174,27 @@ static __always_inline bool before(u64 a, u64 b)
 	return (s64)(a - b) < 0;
 }
 
-/* Is this a CPU number that a kfunc may see? Anything else ejects the scheduler. */
+/*
+ * Does the kernel still let this CPU dispatch? A CPU that goes offline stops long before cpu_offline is
+ * called: first it is inactive, then the kernel waits for RCU, then it tells us. Whatever is queued for
+ * that CPU alone in between waits for RCU too, and if that is the RCU thread, for ever.
+ */
+__noinline int cpu_active(u32 cpu)
+{
+	u64 word = 0;
+
+	if (!HAS(&__cpu_active_mask) || cpu >= QM_MAX_CPUS)
+		return 1;
+	if (bpf_probe_read_kernel(&word, sizeof(word), (const char *)&__cpu_active_mask + cpu / 64 * 8))
+		return 1;
+	return word >> (cpu & 63) & 1;
+}
+
+/* Is this a CPU that a kfunc may see? A number that is none ejects the scheduler. */
 static __always_inline bool cpu_usable(s32 cpu)
 {
-	return cpu >= 0 && (u32)cpu < config.nr_cpu_ids && (u32)cpu < QM_MAX_CPUS && cpus[(u32)cpu & (QM_MAX_CPUS - 1)].online;
+	return cpu >= 0 && (u32)cpu < config.nr_cpu_ids && (u32)cpu < QM_MAX_CPUS &&
+	       cpus[(u32)cpu & (QM_MAX_CPUS - 1)].online && cpu_active(cpu);
 }
 
 static __always_inline bool cpu_is_idle(s32 cpu)
@@ -188,7 +207,7 @@ static __always_inline bool cpu_is_idle(s32 cpu)
 /* Wakes @cpu if our own view says that it is idle. A kick of a busy CPU costs an IPI for nothing. */
 __noinline int kick_if_idle(s32 cpu)
 {
-	if (!cpu_usable(cpu) || !cpu_is_idle(cpu))
+	if (!cpu_is_idle(cpu) || !cpu_usable(cpu))
 		return 0;
 	count()->kicks++;
 	scx_bpf_kick_cpu(cpu, SCX_KICK_IDLE);

@@ -90,6 +90,7 @@ struct qm_request {
 /* qm_view.mode */
 #define QM_DEGRADED 0 /* the core schedules by itself; every scheduler starts here */
 #define QM_NORMAL 1   /* the agent decides */
+#define QM_FALLING 2  /* on the way from one to the other, for a few instructions: as degraded */
 
 /* qm_view.reason: why the last degraded period began. */
 #define QM_REASON_START 0

@@ -38,14 +38,17 @@ impl AgentFds {
     ///
     /// # Errors
     /// When one of them is not open.
-    pub fn inherit(first: RawFd) -> Result<Self> {
+    ///
+    /// # Safety
+    /// Nothing else in this process may own or use these descriptors.
+    pub unsafe fn inherit(first: RawFd) -> Result<Self> {
         let take = |index: RawFd| -> Result<OwnedFd> {
             let fd = first + index;
             // SAFETY: fcntl on any number is harmless.
             if unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) } < 0 {
                 return Err(Error::system(format!("descriptor {fd} was not inherited")));
             }
-            // SAFETY: it is open, and by contract with the parent nothing else here owns it.
+            // SAFETY: it is open, and the caller promises that nothing else here owns it.
             Ok(unsafe { OwnedFd::from_raw_fd(fd) })
         };
         Ok(Self {

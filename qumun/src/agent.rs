@@ -219,7 +219,7 @@ impl<B: Backend, S: Scheduler> Agent<B, S> {
 
     fn exit(&mut self, id: TaskId) {
         self.stats.events += 1;
-        if let Some(mut state) = self.tasks.remove(id.pid) {
+        if let Some(mut state) = self.tasks.remove(id) {
             let (policy, mut cx) = self.split();
             policy.exit(&mut cx, id.pid, &mut state);
         }

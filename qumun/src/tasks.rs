@@ -123,8 +123,14 @@ impl<T: Default> TaskPool<T> {
     }
 
     /// Forgets the task and returns its last state.
-    pub(crate) fn remove(&mut self, pid: Pid) -> Option<T> {
-        let i = self.find(pid)?;
+    ///
+    /// An end that is reported late, when a new task has the pid already, is not that task's.
+    pub(crate) fn remove(&mut self, id: TaskId) -> Option<T> {
+        let i = self.find(id.pid)?;
+        let newest = self.slots[i as usize].generation;
+        if id.generation != Generation(0) && id.generation < newest {
+            return None;
+        }
         if !self.slots[i as usize].kept {
             self.unlink(i);
         }

@@ -14,7 +14,8 @@ pub(crate) const FIRST_FD: RawFd = 3;
 pub(crate) fn main(plugin: &str, slice: Nanos, supervisor: u32) -> Result<()> {
     die_with(supervisor)?;
     let plugin = plugins::find(plugin)?;
-    let fds = AgentFds::inherit(FIRST_FD).map_err(|error| {
+    // SAFETY: this process has opened nothing yet; what is there was put there by the supervisor.
+    let fds = unsafe { AgentFds::inherit(FIRST_FD) }.map_err(|error| {
         Error::new(ExitCode::Usage, format!("'agent' is started by 'gthulhu-daemon run' only: {error}"))
     })?;
     let builder = qumun::builder(plugins::ops_name(plugin.name)).default_slice(slice);

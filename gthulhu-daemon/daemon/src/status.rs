@@ -2,7 +2,7 @@
 
 use std::io::{Read, Write};
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -126,7 +126,14 @@ impl Listener {
         if UnixStream::connect(path).is_ok() {
             return Err(Error::new(ExitCode::Busy, format!("another daemon answers on {}", path.display())));
         }
-        let _ = std::fs::remove_file(path);
+        if let Ok(there) = std::fs::symlink_metadata(path) {
+            if !there.file_type().is_socket() {
+                let what =
+                    format!("{} is there and is no socket; name another with --socket", path.display());
+                return Err(Error::new(ExitCode::Usage, what));
+            }
+            let _ = std::fs::remove_file(path);
+        }
         let listener = UnixListener::bind(path).map_err(|e| fail("cannot listen on", &e))?;
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))
             .map_err(|e| fail("cannot protect", &e))?;

@@ -14,6 +14,15 @@ use crate::agent::FIRST_FD;
 use crate::status::{Facts, Listener, Snapshot};
 use crate::{Error, ExitCode, Result, plugins, status};
 
+/// Says a line on stderr. Whoever reads it may have gone away: that must not end the scheduler, as
+/// `eprintln!` would, which panics then.
+macro_rules! say {
+    ($($arg:tt)*) => {{
+        use std::io::Write as _;
+        let _ = writeln!(std::io::stderr(), $($arg)*);
+    }};
+}
+
 /// What `run` was told.
 #[derive(Debug)]
 pub(crate) struct Settings {
@@ -50,13 +59,13 @@ pub(crate) fn run(settings: &Settings) -> Result<u8> {
         restarts: 0,
         exit: None,
     };
-    println!(
-        "gthulhu-daemon: {} schedules, supervisor {}",
-        plugins::ops_name(plugin.name),
-        std::process::id()
-    );
-    let end = supervise(settings, &running, &signals, &listener, &mut facts);
-    finish(settings, running, facts, end)
+    say!("gthulhu-daemon: {} schedules, supervisor {}", plugins::ops_name(plugin.name), std::process::id());
+    let mut agent = None;
+    let end = supervise(settings, &running, &signals, &listener, &mut facts, &mut agent);
+    // The agent outlives the scheduler: if it cannot be waited for, the machine is free all the same.
+    let done = finish(settings, running, facts, end);
+    drop(agent);
+    done
 }
 
 /// Why supervision ended.
@@ -72,8 +81,9 @@ fn supervise(
     signals: &Signals,
     listener: &Listener,
     facts: &mut Facts,
+    agent: &mut Option<Agent>,
 ) -> Result<End> {
-    let mut agent = Some(Agent::start(settings, running)?);
+    *agent = Some(Agent::start(settings, running)?);
     facts.agent = agent.as_ref().map(Agent::pid);
     let mut restart = Restart::default();
     loop {
@@ -95,7 +105,7 @@ fn supervise(
         if let Some(how) = agent.as_mut().and_then(Agent::ended) {
             facts.agent = None;
             let life = agent.take().map_or(Duration::ZERO, |a| a.started.elapsed());
-            eprintln!(
+            say!(
                 "gthulhu-daemon: the agent ended ({how}) after {:.1} s; the core goes on",
                 life.as_secs_f64()
             );
@@ -108,8 +118,8 @@ fn supervise(
             let started = Agent::start(settings, running)?;
             facts.restarts += 1;
             facts.agent = Some(started.pid());
-            eprintln!("gthulhu-daemon: agent {} started (restart {})", started.pid(), facts.restarts);
-            agent = Some(started);
+            say!("gthulhu-daemon: agent {} started (restart {})", started.pid(), facts.restarts);
+            *agent = Some(started);
         }
         listener.answer(|| status::object(facts, &snapshot(running.inner())));
     }
@@ -133,18 +143,18 @@ fn finish(settings: &Settings, running: Running, mut facts: Facts, end: Result<E
         std::fs::write(path, format!("{last}\n"))
             .map_err(|e| Error::system(format!("cannot write the report {}", path.display()), &e))?;
     }
-    print!("{}", status::describe(&last));
+    say!("{}", status::describe(&last).trim_end());
     match end {
         End::Signal => Ok(0),
         End::Removed(record) => {
             if record.is_error() && !record.dump.is_empty() {
-                eprintln!("----- the kernel's dump -----\n{}\n----- end of dump -----", record.dump);
+                say!("----- the kernel's dump -----\n{}\n----- end of dump -----", record.dump);
             }
             let what = format!("the kernel removed the scheduler: {} ({})", record.reason, record.message);
             if record.is_error() {
                 return Err(Error::new(ExitCode::Failed, what));
             }
-            println!("gthulhu-daemon: {what}");
+            say!("gthulhu-daemon: {what}");
             Ok(0)
         }
         End::CrashLoop(how) => Err(Error::new(

@@ -17,15 +17,19 @@ pub(super) fn run(checks: &mut Checks, time: Duration) -> Result<()> {
         let name = |what: &str| format!("stress.{plugin}.{what}");
         let daemon = Daemon::start(plugin, &[])?;
         let seq = enable_seq()?;
+        let mut before = None;
         checks.check(&name("idle"), || {
             sys::sleep(IDLE);
-            Ok(figures(&healthy(&daemon, seq)?))
+            let status = before.insert(healthy(&daemon, seq)?);
+            Ok(figures(status))
         });
+        let before = before.ok_or("no status to begin with")?;
         checks.check(&name("hackbench"), || {
             let mut hackbench = Background::hackbench(2)?;
             sys::sleep(time);
             let status = healthy(&daemon, seq)?;
             ensure(hackbench.is_running()?, || "hackbench failed".into())?;
+            decided(&before, &status)?;
             Ok(figures(&status))
         });
         checks.check(&name("fork_switch_affinity"), || {
@@ -38,7 +42,18 @@ pub(super) fn run(checks: &mut Checks, time: Duration) -> Result<()> {
             ensure(status.success(), || format!("stress-ng ended with {status}"))?;
             ensure(hammer["failed"] == 0, || format!("masks: {hammer}"))?;
             let masks = format!("masks changed: {} own, {} foreign", hammer["own"], hammer["foreign"]);
-            Ok(format!("{}; {masks}", figures(&healthy(&daemon, seq)?)))
+            let status = healthy(&daemon, seq)?;
+            decided(&before, &status)?;
+            Ok(format!("{}; {masks}", figures(&status)))
+        });
+        checks.check(&name("no_faults"), || {
+            // The agent may not wait for memory. What it touched when it started does not count.
+            let after = daemon.status()?;
+            let faults = |status, kind| number(status, &format!("/agent/{kind}_faults"));
+            let new = faults(&after, "minor")? - faults(&before, "minor")?;
+            let major = faults(&after, "major")? - faults(&before, "major")?;
+            ensure(new == 0 && major == 0, || format!("{new} minor, {major} major page faults under load"))?;
+            Ok("no page fault, no allocation on the agent's thread".into())
         });
         let mut report = None;
         checks.check(&name("stop"), || {
@@ -49,6 +64,13 @@ pub(super) fn run(checks: &mut Checks, time: Duration) -> Result<()> {
         checks.check(&name("ledgers"), || balanced(&report.ok_or("there is no report")?));
     }
     Ok(())
+}
+
+/// Fails unless the agent has decided under the load, and not the core alone.
+fn decided(before: &Value, after: &Value) -> Result<()> {
+    let applied = |status| number(status, "/counters/dec_applied");
+    let new = applied(after)? - applied(before)?;
+    ensure(new >= 100, || format!("only {new} decisions under load: {}", figures(after)))
 }
 
 fn figures(status: &Value) -> String {
