@@ -528,6 +528,13 @@ OPS2(void, update_idle, s32, cpu, bool, idle)
 		__sync_fetch_and_and(&view.idle[c / 64], ~(1ULL << (c & 63)));
 		return;
 	}
+	/*
+	 * A CPU on its way offline ends up idle too. It takes no work, and it must not kick: what it asks for
+	 * would be done by an interrupt of its own that never comes, and for that the kernel would wait, for
+	 * ever, when the scheduler is removed (seen on 7.3).
+	 */
+	if (!cpus[c].online || !cpu_active(c))
+		return;
 	__sync_fetch_and_or(&view.idle[c / 64], 1ULL << (c & 63));
 	/* What came after dispatch had looked, and before this CPU was seen as idle. */
 	if (cpus[c].placed || cpus[c].pinned)
