@@ -323,7 +323,7 @@ mod tests {
                     }
                     _ => {
                         let at = naive.0.iter().position(|t| t.0 == pid);
-                        prop_assert_eq!(pool.remove(pid), at.map(|at| naive.0.remove(at).2));
+                        prop_assert_eq!(pool.remove(TaskId { pid, generation: Generation(0) }), at.map(|at| naive.0.remove(at).2));
                     }
                 }
                 prop_assert_eq!(pool.len(), naive.0.len());
