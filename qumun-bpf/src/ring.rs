@@ -205,3 +205,88 @@ impl std::fmt::Display for Full {
 }
 
 impl std::error::Error for Full {}
+
+/// On a file laid out as the kernel lays out a ring. The kernel maps the data twice; a file has both
+/// copies apart, which for one producer and one consumer that never wrap inside a record is the same.
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs::File;
+    use std::os::fd::AsFd;
+    use std::os::unix::fs::FileExt;
+
+    const BYTES: usize = 1 << 14;
+
+    fn file(name: &str) -> File {
+        let path = std::env::temp_dir().join(format!("qumun-ring-{}-{name}", std::process::id()));
+        let file = File::options().read(true).write(true).create(true).truncate(true).open(&path).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        file.set_len((2 * page_size() + 2 * BYTES) as u64).unwrap();
+        file
+    }
+
+    fn word(file: &File, offset: usize) -> u64 {
+        let mut bytes = [0; 8];
+        file.read_exact_at(&mut bytes, offset as u64).unwrap();
+        u64::from_ne_bytes(bytes)
+    }
+
+    fn put(file: &File, offset: usize, value: u64) {
+        file.write_all_at(&value.to_ne_bytes(), offset as u64).unwrap();
+    }
+
+    #[test]
+    fn decisions_are_seen_after_publish_only_and_a_full_ring_gives_them_back() {
+        let file = file("decisions");
+        let mut ring = DecisionRing::new(file.as_fd(), BYTES).unwrap();
+        ring.resync();
+        let decision = |pid| Decision { pid, generation: 7, ..Decision::default() };
+        for round in 0..3u64 {
+            let fits = (BYTES / RECORD) as u64;
+            for pid in 0..fits {
+                ring.push(&decision(pid as i32)).unwrap();
+            }
+            assert_eq!(ring.push(&decision(-1)), Err(Full));
+            assert_eq!(word(&file, page_size()), round * fits * RECORD as u64, "not published yet");
+            ring.publish();
+            assert_eq!(word(&file, page_size()), (round + 1) * fits * RECORD as u64);
+            // A record: its length, then the decision; the second one's pid.
+            let at = 2 * page_size() + ((round * BYTES as u64) & ring.mask) as usize + RECORD;
+            assert_eq!(word(&file, at), size_of::<Decision>() as u64);
+            assert_eq!(word(&file, at + HEADER + 40) as u32, 1);
+            put(&file, 0, (round + 1) * BYTES as u64); // the core has read them
+        }
+        put(&file, 0, 3 * BYTES as u64 + 64);
+        ring.resync();
+        assert_eq!(word(&file, page_size()), 3 * BYTES as u64 + 64, "begins where the core is");
+    }
+
+    #[test]
+    fn events_are_read_in_order_without_the_discarded_and_not_past_a_busy_one() {
+        let file = file("events");
+        let mut ring = EventRing::new(file.as_fd(), BYTES).unwrap();
+        let size = HEADER + size_of::<Event>();
+        let (data, lens) = (2 * page_size(), [0, DISCARD, 0, BUSY, 0]);
+        for (i, flag) in lens.into_iter().enumerate() {
+            put(&file, data + i * size, u64::from(size_of::<Event>() as u32 | flag));
+            put(&file, data + i * size + HEADER + 72, i as u64); // the pid
+        }
+        put(&file, page_size(), (lens.len() * size) as u64);
+        assert_eq!(ring.pop().map(|e| e.pid), Some(0));
+        assert_eq!(ring.pop().map(|e| e.pid), Some(2));
+        assert_eq!(ring.pop(), None);
+        assert_eq!(word(&file, 0), 0, "no room is given back before release");
+        ring.release();
+        assert_eq!(word(&file, 0), 3 * size as u64);
+        put(&file, data + 3 * size, size_of::<Event>() as u64); // submitted at last
+        assert_eq!([ring.pop(), ring.pop()].map(|e| e.map(|e| e.pid)), [Some(3), Some(4)]);
+        assert_eq!(ring.pop(), None);
+    }
+
+    #[test]
+    fn a_size_that_is_no_power_of_two_is_refused() {
+        let file = file("odd");
+        assert!(EventRing::new(file.as_fd(), 3000).is_err());
+        assert!(DecisionRing::new(file.as_fd(), 3000).is_err());
+    }
+}

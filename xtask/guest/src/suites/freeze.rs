@@ -83,10 +83,9 @@ fn gap_without_us(time: Duration) -> Result<u64> {
 }
 
 fn compare(ours: u64, own: u64, status: &Value) -> Result<String> {
-    let slice = status.pointer("/config/slice_max_ns").and_then(Value::as_u64).unwrap_or(SLICE_NS);
     let parked = number(status, "/counters/max_parked_ns")?;
     let ratio = ours as f64 / own as f64;
-    let limit = TAKE_OVER_NS + slice;
+    let limit = TAKE_OVER_NS + SLICE_NS;
     let text = format!(
         "longest gap {} ms, EEVDF {} ms, ratio {ratio:.2} (limit {MAX_RATIO}); max parked {} ms (limit {})",
         ms(ours),
