@@ -130,6 +130,8 @@ impl Scheduler for Honest {
 /// Answers each event in a wrong way first and then, mostly, in the right one: an agent that only lies
 /// is degraded within 30 ms and has nothing more to lie about.
 fn lie(link: &mut Link, time: Duration) {
+    // The load comes two seconds after the attach.
+    std::thread::sleep(Duration::from_secs(2));
     let (end, mut random) = (Instant::now() + time, Random(0x9e37_79b9_7f4a_7c15));
     let cpus = u64::from(link.idle().nr_cpus());
     let mut epoch = None;

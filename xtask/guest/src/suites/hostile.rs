@@ -3,7 +3,7 @@
 use super::{a_task_runs, balanced, enable_seq};
 use crate::check::{Checks, ensure};
 use crate::drill::{Pressure, ms};
-use crate::process::Background;
+use crate::process::{Background, wait_for};
 use crate::sched::{Scx, number};
 use crate::{Context, Result, sys};
 use serde_json::Value;
@@ -21,6 +21,9 @@ pub(super) fn run(checks: &mut Checks, time: Duration) -> Result<()> {
     liar.arg(&secs).stdout(Stdio::piped()).stderr(Stdio::piped());
     let liar = liar.spawn().cannot("start /bin/hostile")?;
     // It begins with questions about idle CPUs; the load comes when it has its answers.
+    wait_for("hostile scheduler", Duration::from_secs(20), || {
+        Ok(Scx::read()?.is_active("gthulhu_hostile").then_some(()))
+    })?;
     sys::sleep(Duration::from_secs(2));
     let mut pressure = Pressure::start()?;
     let hammer =
