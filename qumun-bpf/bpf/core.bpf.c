@@ -533,7 +533,7 @@ OPS2(void, update_idle, s32, cpu, bool, idle)
 	 * would be done by an interrupt of its own that never comes, and for that the kernel would wait, for
 	 * ever, when the scheduler is removed (seen on 7.3).
 	 */
-	if (!cpus[c].online || !cpu_active(c))
+	if (!cpus[c].online)
 		return;
 	__sync_fetch_and_or(&view.idle[c / 64], 1ULL << (c & 63));
 	/* What came after dispatch had looked, and before this CPU was seen as idle. */
@@ -624,6 +624,27 @@ OPS1(void, cpu_online, s32, cpu)
 {
 	cpu_ctx(cpu)->online = 1;
 	debug("cpu %d is online", cpu);
+}
+
+/*
+ * The first step of a CPU's way offline. cpu_offline comes much later: before it the CPU becomes
+ * inactive (from then on the kernel does not let it dispatch) and the kernel waits for RCU. What is
+ * queued for that CPU alone in between waits for RCU too, and if that is the RCU thread, for ever. So
+ * from here on nothing is. (Reading the mask of active CPUs instead would need its address, for which the
+ * loader would have to read all of /proc/kallsyms: 1.5 s more in an emulated guest.)
+ */
+SEC("tp_btf/cpuhp_enter")
+int qumun_hotplug(u64 *ctx)
+{
+	u32 cpu = (u32)ctx[0] & (QM_MAX_CPUS - 1);
+
+	/* The target lies below the step: downwards. If the step fails, the CPU is used again after it
+	 * was really offline and is back; until then the kernel's own ways lead to it. */
+	if ((s32)ctx[1] < (s32)ctx[2] && cpus[cpu].online) {
+		cpus[cpu].online = 0;
+		__sync_fetch_and_and(&view.idle[cpu / 64], ~(1ULL << (cpu & 63)));
+	}
+	return 0;
 }
 
 /* Moves what only the dying CPU would take to where others, or the kernel, can take it. */

@@ -56,7 +56,6 @@ static long (*bpf_trace_printk)(const char *fmt, u32 size, ...) = (void *)6;
 static u32 (*bpf_get_smp_processor_id)(void) = (void *)8;
 static u64 (*bpf_get_current_pid_tgid)(void) = (void *)14;
 static long (*bpf_probe_read_kernel_str)(void *dst, u32 size, const void *src) = (void *)115;
-static long (*bpf_probe_read_kernel)(void *dst, u32 size, const void *src) = (void *)113;
 static void *(*bpf_ringbuf_reserve)(void *map, u64 size, u64 flags) = (void *)131;
 static void (*bpf_ringbuf_submit)(void *data, u64 flags) = (void *)132;
 static u64 (*bpf_ringbuf_query)(void *map, u64 flags) = (void *)134;

@@ -68,8 +68,6 @@ extern void scx_bpf_dispatch_from_dsq_set_slice(struct bpf_iter_scx_dsq *it__ite
 extern void scx_bpf_dsq_move_set_vtime(struct bpf_iter_scx_dsq *it__iter, u64 vtime) KFUNC;
 extern void scx_bpf_dispatch_from_dsq_set_vtime(struct bpf_iter_scx_dsq *it__iter, u64 vtime) KFUNC;
 extern bool scx_bpf_task_set_slice(struct task_struct *p, u64 slice) KFUNC;
-/* The mask behind cpu_active(), by address only: BTF does not describe it. */
-extern const void __cpu_active_mask KFUNC;
 extern u32 scx_bpf_reenqueue_local(void) KFUNC;
 extern void scx_bpf_reenqueue_local___v2___q(void) KFUNC;
 

@@ -174,27 +174,11 @@ static __always_inline bool before(u64 a, u64 b)
 	return (s64)(a - b) < 0;
 }
 
-/*
- * Does the kernel still let this CPU dispatch? A CPU that goes offline stops long before cpu_offline is
- * called: first it is inactive, then the kernel waits for RCU, then it tells us. Whatever is queued for
- * that CPU alone in between waits for RCU too, and if that is the RCU thread, for ever.
- */
-__noinline int cpu_active(u32 cpu)
-{
-	u64 word = 0;
-
-	if (!HAS(&__cpu_active_mask) || cpu >= QM_MAX_CPUS)
-		return 1;
-	if (bpf_probe_read_kernel(&word, sizeof(word), (const char *)&__cpu_active_mask + cpu / 64 * 8))
-		return 1;
-	return word >> (cpu & 63) & 1;
-}
-
 /* Is this a CPU that a kfunc may see? A number that is none ejects the scheduler. */
 static __always_inline bool cpu_usable(s32 cpu)
 {
 	return cpu >= 0 && (u32)cpu < config.nr_cpu_ids && (u32)cpu < QM_MAX_CPUS &&
-	       cpus[(u32)cpu & (QM_MAX_CPUS - 1)].online && cpu_active(cpu);
+	       cpus[(u32)cpu & (QM_MAX_CPUS - 1)].online;
 }
 
 static __always_inline bool cpu_is_idle(s32 cpu)

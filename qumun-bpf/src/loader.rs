@@ -50,6 +50,8 @@ const NAME_AT: usize = FLAGS_AT + 20;
 const NAME_LEN: usize = 128;
 
 const SWITCH_PROGRAM: &str = "qumun_switch";
+/// The other program on a tracepoint, which every kernel needs.
+const HOTPLUG_PROGRAM: &str = "qumun_hotplug";
 
 /// How to load the core. Every field has a default.
 #[derive(Debug, Clone)]
@@ -98,7 +100,7 @@ pub struct Loaded {
 pub struct Attached {
     // Order matters: the link goes first.
     link: Option<Link>,
-    switch: Option<Link>,
+    traces: Vec<Link>,
     loaded: Loaded,
 }
 
@@ -338,13 +340,18 @@ impl Loaded {
                 .because(e)
             })?;
         drop(collected);
-        let mut attached = Attached { link: Some(link), switch: None, loaded: self };
-        if attached.loaded.watches_switch {
-            let program = attached.loaded.object.progs_mut().find(|p| p.name() == SWITCH_PROGRAM);
-            attached.switch = program
-                .map(|p| p.attach())
-                .transpose()
-                .map_err(|e| Error::new(ErrorKind::Load, "cannot watch sched_switch").because(e))?;
+        let mut attached = Attached { link: Some(link), traces: Vec::new(), loaded: self };
+        let wanted = |name: &str| {
+            name == HOTPLUG_PROGRAM || (attached.loaded.watches_switch && name == SWITCH_PROGRAM)
+        };
+        for program in attached.loaded.object.progs_mut() {
+            let name = program.name().to_string_lossy().into_owned();
+            if wanted(&name) {
+                let link = program
+                    .attach()
+                    .map_err(|e| Error::new(ErrorKind::Load, format!("cannot attach {name}")).because(e))?;
+                attached.traces.push(link);
+            }
         }
         Ok(attached)
     }
@@ -438,7 +445,7 @@ impl Attached {
 
     /// Stops scheduling and returns what the kernel recorded, with the object for the last counters.
     pub fn detach(mut self) -> (Option<ExitRecord>, Loaded) {
-        self.switch = None;
+        self.traces.clear();
         // Dropping the link returns when every task is back with the kernel's own scheduler.
         self.link = None;
         let exit = self.exited();
