@@ -9,7 +9,7 @@
  * The core decides by itself in two cases: for tasks that must never wait for user space (kthreads
  * of one CPU, memory reclaim, pinned tasks, the agent's own threads), and while degraded (latch.h).
  */
-#include "custody.h"
+#include "sides.h"
 
 static __always_inline bool events_pending(void)
 {
@@ -231,93 +231,6 @@ OPS2(void, enqueue, struct task_struct *, p, u64, flags)
 
 /* --- a CPU wants work ------------------------------------------------------------------------- */
 
-/* Virtual time of the first task of a queue. Returns false when it is empty. */
-static __always_inline bool head_vtime(u64 dsq, u64 *vtime)
-{
-	struct bpf_iter_scx_dsq it;
-	bool found = false;
-
-	if (!bpf_iter_scx_dsq_new(&it, dsq, 0)) {
-		struct task_struct *p = bpf_iter_scx_dsq_next(&it);
-
-		if (p) {
-			*vtime = p->scx.dsq_vtime;
-			found = true;
-		}
-	}
-	bpf_iter_scx_dsq_destroy(&it);
-	return found;
-}
-
-/* Takes from a queue whose hint says that it may hold something, and keeps the hint true. */
-static __always_inline bool take_hinted(u64 dsq, u32 *hint)
-{
-	if (!READ_ONCE(*hint))
-		return false;
-	if (dsq_to_local(dsq))
-		return true;
-	/* Cleared before the second look, so that an insert in between sets it again. */
-	__sync_lock_test_and_set(hint, 0);
-	if (scx_bpf_dsq_nr_queued(dsq) > 0)
-		WRITE_ONCE(*hint, 1);
-	return false;
-}
-
-/* The core's own queues: tasks pinned to this CPU and DSQ_CORE, by virtual time. */
-__noinline int take_core(s32 cpu, u64 now)
-{
-	struct cpu_ctx *cc = cpu_ctx(cpu);
-	u64 pinned, shared;
-
-	cc->core_served_at = now;
-	if (READ_ONCE(cc->pinned) && scx_bpf_dsq_nr_queued(DSQ_CORE) > 0 && head_vtime(DSQ_PINNED(cpu), &pinned) &&
-	    head_vtime(DSQ_CORE, &shared) && before(shared, pinned) && dsq_to_local(DSQ_CORE))
-		return 1;
-	if (take_hinted(DSQ_PINNED(cpu), &cc->pinned))
-		return 1;
-	return dsq_to_local(DSQ_CORE);
-}
-
-/* What the agent has placed for this CPU or for any, in turns. */
-__noinline int take_agents(s32 cpu, u64 now)
-{
-	struct cpu_ctx *cc = cpu_ctx(cpu);
-
-	cc->agents_served_at = now;
-	if (cc->turn++ & 1)
-		return take_hinted(DSQ_PLACED(cpu), &cc->placed) || take_hinted(DSQ_SHARED, &core.shared);
-	return take_hinted(DSQ_SHARED, &core.shared) || take_hinted(DSQ_PLACED(cpu), &cc->placed);
-}
-
-/*
- * Does the core's side come first? Its head does when it is not ahead of what has run so far. That
- * alone would let either side starve the other (the clock of virtual time is one for all CPUs, so
- * another CPU may hold it ahead of, or behind, all that waits here), so a side which this CPU has not
- * looked at for SHARE_NS goes first; of two, the one that waits longer.
- */
-static __always_inline bool core_first(s32 cpu, u64 now)
-{
-	struct cpu_ctx *cc = cpu_ctx(cpu);
-	u64 ours = now - cc->core_served_at, theirs = now - cc->agents_served_at, head;
-
-	if (ours > SHARE_NS || theirs > SHARE_NS)
-		return ours >= theirs;
-	if (READ_ONCE(cc->pinned) && head_vtime(DSQ_PINNED(cpu), &head) && !before(READ_ONCE(core.vnow), head))
-		return true;
-	return scx_bpf_dsq_nr_queued(DSQ_CORE) > 0 && head_vtime(DSQ_CORE, &head) &&
-	       !before(READ_ONCE(core.vnow), head);
-}
-
-static __always_inline bool take_work(s32 cpu, u64 now, bool degraded)
-{
-	/* Parked tasks are a finite lot while degraded, and have waited longest: strictly first. */
-	if (degraded && dsq_to_local(DSQ_PARK))
-		return true;
-	if (core_first(cpu, now))
-		return take_core(cpu, now) || take_agents(cpu, now);
-	return take_agents(cpu, now) || take_core(cpu, now);
-}
-
 /*
  * A policy may order tasks as it likes, also so that one never comes first. A placed task that has
  * waited for RESCUE_AFTER_NS moves to the core's queue, where its wait is bounded. The search begins
@@ -451,6 +364,7 @@ OPS1(void, running, struct task_struct *, p)
 	struct task_ctx *t;
 	u64 now = now_ns(), word;
 
+	start_side(cpu_ctx(this_cpu()), now);
 	if (p->pid == view.agent_pid) {
 		core.agent_cpu = scx_bpf_task_cpu(p);
 		core.agent_last_cpu = core.agent_cpu;
@@ -486,6 +400,7 @@ OPS2(void, stopping, struct task_struct *, p, bool, runnable)
 	u64 now = now_ns(), ran;
 	u32 weight = p->scx.weight;
 
+	stop_side(cpu_ctx(this_cpu()), now);
 	if (p->pid == view.agent_pid) {
 		core.agent_cpu = -1;
 		return;
@@ -622,7 +537,8 @@ OPS2(void, exit_task, struct task_struct *, p, struct scx_exit_task_args *, args
 
 OPS1(void, cpu_online, s32, cpu)
 {
-	cpu_ctx(cpu)->online = 1;
+	if (!__sync_lock_test_and_set(&cpu_ctx(cpu)->online, 1))
+		__sync_fetch_and_add(&core.nr_online, 1);
 	debug("cpu %d is online", cpu);
 }
 
@@ -633,6 +549,12 @@ OPS1(void, cpu_online, s32, cpu)
  * from here on nothing is. (Reading the mask of active CPUs instead would need its address, for which the
  * loader would have to read all of /proc/kallsyms: 1.5 s more in an emulated guest.)
  */
+static __always_inline void leave(u32 cpu)
+{
+	if (__sync_lock_test_and_set(&cpus[cpu & (QM_MAX_CPUS - 1)].online, 0))
+		__sync_fetch_and_add(&core.nr_online, -1);
+}
+
 SEC("tp_btf/cpuhp_enter")
 int qumun_hotplug(u64 *ctx)
 {
@@ -641,7 +563,7 @@ int qumun_hotplug(u64 *ctx)
 	/* The target lies below the step: downwards. If the step fails, the CPU is used again after it
 	 * was really offline and is back; until then the kernel's own ways lead to it. */
 	if ((s32)ctx[1] < (s32)ctx[2] && cpus[cpu].online) {
-		cpus[cpu].online = 0;
+		leave(cpu);
 		__sync_fetch_and_and(&view.idle[cpu / 64], ~(1ULL << (cpu & 63)));
 	}
 	return 0;
@@ -656,7 +578,7 @@ OPS1(void, cpu_offline, s32, cpu)
 	u32 c = (u32)cpu & (QM_MAX_CPUS - 1);
 	int i;
 
-	cpus[c].online = 0;
+	leave(c);
 	debug("cpu %d goes offline", cpu);
 	__sync_fetch_and_and(&view.idle[c / 64], ~(1ULL << (c & 63)));
 	bpf_rcu_read_lock();
@@ -850,6 +772,7 @@ int qumun_init(u64 *ctx)
 		if (i >= config.nr_cpu_ids)
 			break;
 		cpus[i & (QM_MAX_CPUS - 1)].online = bpf_cpumask_test_cpu(i, online);
+		core.nr_online += cpus[i & (QM_MAX_CPUS - 1)].online;
 		err = scx_bpf_create_dsq(DSQ_PINNED(i), -1);
 		err = err ?: scx_bpf_create_dsq(DSQ_PLACED(i), -1);
 		if (err)

@@ -133,7 +133,7 @@ struct bpf_iter_scx_dsq {
 #define SCX_KICK_IDLE 1ULL
 #define SCX_KICK_PREEMPT 2ULL
 #define SCX_TASK_QUEUED 1U
-#define SCX_DSQ_ITER_REV 1ULL
+#define SCX_DSQ_ITER_REV 0x10000ULL
 #define PF_EXITING 0x00000004
 #define PF_KTHREAD 0x00200000
 #define MAX_RT_PRIO 100

@@ -33,7 +33,8 @@
 #define DWELL_MAX_NS (2000 * MS)
 #define RELAPSE_NS (1000 * MS)
 /* Bounded waits that no policy can break. */
-#define SHARE_NS (20 * MS)	   /* both sides' queues are looked at this often on each CPU */
+#define SHARE_NS (40 * MS)	   /* both sides' queues are looked at this often on each CPU */
+#define SIDE_LAG_NS (20 * MS)	   /* what a side may be owed that had nothing to run for a while */
 #define RESCUE_AFTER_NS (500 * MS) /* a task that waits longer than this is served out of turn */
 #define RESCUE_EVERY_NS (50 * MS)
 #define RESCUE_SCAN 64
@@ -98,10 +99,19 @@ struct {
 	__type(value, struct task_ctx);
 } qm_tasks SEC(".maps");
 
+/* On whose side a waiting task is. */
+enum { SIDE_CORE, SIDE_AGENT, SIDES };
+
 /* Per CPU, also read and written from other CPUs where it says so. */
 struct cpu_ctx {
-	u64 core_served_at;   /* when the core's own queues were looked at here last */
-	u64 agents_served_at; /* and when what the agent has placed was */
+	/* The two sides, see sides.h. */
+	u64 served_at[SIDES]; /* when the queues of each were looked at here last */
+	u64 clock[SIDES];     /* CPU time each has had, by the number of tasks that share it */
+	u64 charged_at;
+	u32 side;   /* whose task runs here, and for how many its time counts; 0: for none */
+	u32 side_n;
+	u32 next_side; /* the same for the one that dispatch has just chosen */
+	u32 next_n;
 	u64 sample;
 	u32 pinned; /* DSQ_PINNED may hold a task; set before each insert */
 	u32 placed; /* DSQ_PLACED may hold a task; set after each move, by any CPU */
@@ -132,6 +142,7 @@ struct core_state {
 	u32 agent_queued; /* it waits in DSQ_AGENT */
 	u32 decisions_left; /* a drain stopped at its limit */
 	u32 shared;	  /* DSQ_SHARED may hold a task */
+	u32 nr_online;	  /* CPUs that may be used */
 	u32 rescue_cpu;	  /* whose queue is searched for long waiters next */
 	u64 preempt_at;	  /* when a slice was cut for the agent last */
 	u64 printed_at;

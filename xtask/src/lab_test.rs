@@ -49,8 +49,12 @@ const ENTRIES: &[Entry] = &[
 
 /// Runs the table.
 pub(crate) fn test(args: &TestArgs) -> Result<ExitCode> {
-    let is_wanted =
-        |e: &&Entry| (args.long || !e.long) && args.only.as_ref().is_none_or(|s| e.name.contains(s.as_str()));
+    let exact = |s: &String| ENTRIES.iter().any(|e| e.name == s);
+    let names = |e: &Entry, s: &String| if exact(s) { e.name == s } else { e.name.contains(s.as_str()) };
+    let is_wanted = |e: &&Entry| match args.only.as_slice() {
+        [] => args.long || !e.long,
+        only => only.iter().any(|s| names(e, s) && (args.long || !e.long || exact(s))),
+    };
     let entries: Vec<&Entry> = ENTRIES.iter().filter(is_wanted).collect();
     if entries.is_empty() {
         return Err(error("no entry of the table is wanted; the names are in xtask/src/lab_test.rs"));
@@ -67,8 +71,9 @@ pub(crate) fn test(args: &TestArgs) -> Result<ExitCode> {
     let threads = if qemu.sound { "one thread per vCPU" } else { "one thread for all vCPUs" };
     let releases: Vec<&str> = kernels.iter().map(|k| k.release.as_str()).collect();
     println!("kernels {}; QEMU {}, emulated, {threads}", releases.join(", "), qemu.version()?);
-    let (mut tally, total) = (Tally::default(), kernels.len() * entries.len());
-    let runs = kernels.iter().flat_map(|k| entries.iter().map(move |e| (k, *e)));
+    let (mut tally, total) = (Tally::default(), kernels.len() * entries.len() * args.repeat);
+    let once = || kernels.iter().flat_map(|k| entries.iter().map(move |e| (k, *e)));
+    let runs = (0..args.repeat).flat_map(|_| once());
     for (number, (kernel, entry)) in (1..).zip(runs) {
         let title = format!("[{number}/{total}] {} smp={} {}", kernel.version, entry.smp, entry.name);
         println!("{title} …");

@@ -104,9 +104,12 @@ struct TestArgs {
     /// Kernel series or version; may be repeated. The newest 7.x and 6.19 when none is named
     #[arg(long)]
     kernel: Vec<String>,
-    /// Only the entries whose name contains this
-    #[arg(long, value_name = "SUBSTR")]
-    only: Option<String>,
+    /// Only the entry of this name, or those whose name contains it; may be repeated
+    #[arg(long, value_name = "NAME")]
+    only: Vec<String>,
+    /// How often to run the whole of it: a test is trusted when ten runs agree
+    #[arg(long, default_value_t = 1, value_name = "TIMES")]
+    repeat: usize,
     /// The long entries too
     #[arg(long)]
     long: bool,

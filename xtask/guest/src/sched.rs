@@ -5,6 +5,7 @@ use crate::process::{self, Background, wait_for};
 use crate::{Context, Result, sys};
 use serde_json::Value;
 use std::fs::{self, File};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -172,6 +173,9 @@ impl Daemon {
         let took = Duration::from_nanos(sys::now_ns() - start);
         self.is_over = true;
         let code = process::exit_code(status);
+        if code != 0 {
+            self.print_log();
+        }
         let text = fs::read_to_string(&self.report)
             .cannot(format_args!("read the report (exit code {code}; it said: {})", self.log_tail()))?;
         let report = serde_json::from_str(&text).cannot("understand the report")?;
@@ -191,6 +195,15 @@ impl Daemon {
         Ok(())
     }
 
+    /// All that it said, the kernel's dump included: what a person needs when a check failed.
+    fn print_log(&self) {
+        let text = fs::read(&self.log).unwrap_or_default();
+        let mut out = std::io::stdout().lock();
+        for line in String::from_utf8_lossy(&text).lines() {
+            let _ = writeln!(out, "# {line}");
+        }
+    }
+
     /// The last lines of what it said, on one line.
     pub fn log_tail(&self) -> String {
         let text = fs::read(&self.log).unwrap_or_default();
@@ -208,6 +221,7 @@ impl Drop for Daemon {
             let _ = sys::signal(-self.supervisor_pid, libc::SIGCONT);
             let _ = sys::signal(self.supervisor_pid, libc::SIGTERM);
             let _ = self.supervisor.wait(STOP_LIMIT);
+            self.print_log();
         }
     }
 }
