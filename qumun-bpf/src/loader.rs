@@ -16,8 +16,8 @@ use crate::map::{Mapping, Shared, page_size};
 use crate::probe::Probe;
 use crate::stats::{self, Leg, Statistics};
 use crate::wire::{
-    AgentPage, Config, Counters, EVENT_AFFINITY, EVENT_CGROUP, EVENT_CGROUP_WEIGHT, EVENT_WEIGHT, Exit, LEGS, Legs,
-    View,
+    AgentPage, Config, Counters, EVENT_AFFINITY, EVENT_CGROUP, EVENT_CGROUP_WEIGHT, EVENT_WEIGHT, Exit, LEGS,
+    Legs, View,
 };
 use crate::{Error, ErrorKind, Result, wire};
 

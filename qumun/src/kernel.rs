@@ -250,9 +250,7 @@ impl Link {
                 allowed: Affinity::new(raw.allowed, raw.nr_cpus_allowed, self.nr_cpus),
             })),
             wire::EVENT_WEIGHT => Some(Event::Note(Note::Weight { task: id, weight: raw.weight })),
-            wire::EVENT_CGROUP => {
-                Some(Event::Note(Note::Moved { task: id, cgroup_id: raw.cgroup_id }))
-            }
+            wire::EVENT_CGROUP => Some(Event::Note(Note::Moved { task: id, cgroup_id: raw.cgroup_id })),
             wire::EVENT_CGROUP_WEIGHT => Some(Event::Note(Note::Cgroup {
                 cgroup_id: raw.cgroup_id,
                 weight: raw.cgroup_weight,

@@ -3,9 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use super::values::{Config, Counters, Latch, RawDecision, Spec};
-use crate::{
-    Affinity, Cpu, Epoch, Event, Events, ExitInfo, Generation, Nanos, Note, Pid, Queued, TaskId,
-};
+use crate::{Affinity, Cpu, Epoch, Event, Events, ExitInfo, Generation, Nanos, Note, Pid, Queued, TaskId};
 
 /// Where a task is. The queues are the truth that tasks are taken from; this is what the task itself
 /// believes, and `check` compares the two.
@@ -53,6 +51,18 @@ pub(super) struct Task {
 pub(super) type Key = (u64, u64);
 pub(super) type Queue = BTreeMap<Key, Pid>;
 
+/// The fair queue of two queues that a CPU keeps, see `qumun-bpf/bpf/sides.h`. Index 0 is the core's side, 1
+/// the agent's.
+#[derive(Debug, Default)]
+pub(super) struct Sides {
+    pub(super) served_at: [Nanos; 2],
+    /// CPU time that each side has had, by the number of tasks that shared it.
+    pub(super) clock: [u64; 2],
+    /// Whose task runs, and for how many its time counts; `None` if only one side had anything.
+    pub(super) running: Option<(usize, u64)>,
+    pub(super) charged_at: Nanos,
+}
+
 #[derive(Debug)]
 pub(super) struct CpuState {
     pub(super) running: Option<Pid>,
@@ -61,10 +71,8 @@ pub(super) struct CpuState {
     pub(super) idle: bool,
     pub(super) placed: Queue,
     pub(super) pinned: Queue,
-    /// When this CPU looked at the core's own queues last.
-    pub(super) core_served_at: Nanos,
-    /// And at what the agent has placed.
-    pub(super) agents_served_at: Nanos,
+    /// The core's own queues, and what the agent has placed here: who comes first.
+    pub(super) sides: Sides,
     /// Whether what is placed for this CPU comes before what is placed for any: it alternates.
     pub(super) turn: bool,
 }
@@ -111,8 +119,7 @@ impl Model {
             idle: true,
             placed: Queue::new(),
             pinned: Queue::new(),
-            core_served_at: now,
-            agents_served_at: now,
+            sides: Sides { served_at: [now; 2], ..Sides::default() },
             turn: false,
         };
         Self {
