@@ -1,0 +1,268 @@
+//! A policy that subscribes to everything, and the events it should hear of: forks, weights, affinity, cgroups;
+//! what is set for a task and inherited by its children; the statistics by name. Prints a verdict for each.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Child, Command};
+use std::sync::Mutex;
+use std::time::Duration;
+
+use lab_guest::check::{Checks, ensure};
+use lab_guest::{Result, sys};
+use qumun::kernel::{Link, Running, TaskSettings};
+use qumun::{Affinity, Context, Events, Nanos, Note, Pid, Queued, Scheduler, Verdict};
+
+const LABEL: u64 = 0x5eed;
+const CGROUP: &str = "/sys/fs/cgroup/listener";
+/// How long a note may take on a machine that is busy with other guests.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+/// What was heard. The policy's thread must not wait for a lock, so it skips what it cannot note down at once; the
+/// other side holds it for a copy only.
+static HEARD: Mutex<Vec<Note>> = Mutex::new(Vec::new());
+static LABELLED: Mutex<Vec<(i32, u64, u32)>> = Mutex::new(Vec::new());
+const ROOM: usize = 20_000;
+
+struct Listener;
+
+impl Scheduler for Listener {
+    type Task = ();
+    const EVENTS: Events = Events::ALL;
+
+    fn enqueue(&mut self, _: &mut Context<'_, ()>, task: &Queued) -> Verdict {
+        if task.label != 0
+            && let Ok(mut seen) = LABELLED.try_lock()
+            && seen.len() < ROOM
+        {
+            seen.push((task.id.pid.0, task.label, task.cgroup_weight));
+        }
+        task.anywhere().into()
+    }
+
+    fn note(&mut self, _: &mut Context<'_, ()>, note: &Note) {
+        if let Ok(mut heard) = HEARD.try_lock()
+            && heard.len() < ROOM
+        {
+            heard.push(*note);
+        }
+    }
+}
+
+fn main() -> std::process::ExitCode {
+    let mut checks = Checks::default();
+    if let Err(e) = listen(&mut checks) {
+        checks.check("listener", || Err(e));
+    }
+    if checks.all_held() { std::process::ExitCode::SUCCESS } else { std::process::ExitCode::FAILURE }
+}
+
+fn listen(checks: &mut Checks) -> Result<()> {
+    HEARD.lock().map_err(|e| e.to_string())?.reserve(ROOM);
+    LABELLED.lock().map_err(|e| e.to_string())?.reserve(ROOM);
+    let text = |e: qumun::Error| e.to_string();
+    let running = qumun::builder("gthulhu_listener").events(Listener::EVENTS).load().map_err(text)?;
+    let running = running.attach().map_err(text)?;
+    let stop = qumun::StopHandle::new();
+    let (fds, agents) = (running.agent_fds().map_err(text)?, stop.clone());
+    let agent = std::thread::spawn(move || {
+        let link = Link::connect(fds).map_err(|e| e.to_string())?;
+        qumun::builder("listener").stop_handle(agents).agent(link, Listener).run();
+        Ok::<(), String>(())
+    });
+    wait("the agent decides", || running.inner().view().mode == qumun::kernel::wire::NORMAL)?;
+    notes(checks, &running);
+    inheritance(checks, &running);
+    cgroups(checks);
+    checks.check("listener.statistics", || {
+        let s = running.statistics();
+        ensure(s.nr_online_cpus == 2 && (1..=2).contains(&s.nr_running), || format!("{s:?}"))?;
+        ensure(s.nr_user_dispatches > 0 && s.usersched_last_run_at > 0, || format!("{s:?}"))?;
+        let named: Vec<String> = s.original().iter().map(|(name, n)| format!("{name} {n}")).collect();
+        Ok(named.join(", "))
+    });
+    stop.stop();
+    agent.join().map_err(|_| "the agent panicked")??;
+    let (exit, core) = running.detach();
+    checks.check("listener.ledgers", || {
+        let totals = core.totals();
+        let ledgers = qumun::kernel::stats::ledgers(&totals);
+        ensure(ledgers.events_outstanding == 0 && ledgers.decisions_open == 0, || format!("{ledgers:?}"))?;
+        let kind = exit.as_ref().map_or(0, |e| e.kind);
+        ensure(kind == 64, || format!("exit {exit:?}"))?;
+        Ok(format!(
+            "{} events, {} notes, {} of them dropped",
+            totals.ev_sent, totals.notes_sent, totals.notes_dropped
+        ))
+    });
+    Ok(())
+}
+
+/// A process that sleeps, killed when dropped.
+struct Sleeper(Child);
+
+impl Sleeper {
+    fn new() -> Result<Self> {
+        let child = Command::new("/bin/sleep").arg("30").spawn().map_err(|e| format!("start sleep: {e}"))?;
+        Ok(Self(child))
+    }
+
+    fn pid(&self) -> i32 {
+        self.0.id() as i32
+    }
+}
+
+impl Drop for Sleeper {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn wait(what: &str, mut is_true: impl FnMut() -> bool) -> Result<()> {
+    let tries = PATIENCE.as_millis() / 10;
+    for _ in 0..tries {
+        if is_true() {
+            return Ok(());
+        }
+        sys::sleep(Duration::from_millis(10));
+    }
+    Err(format!("{what}: not within {PATIENCE:?}"))
+}
+
+fn heard(what: &str, is_it: impl Fn(&Note) -> bool) -> Result<()> {
+    wait(what, || HEARD.lock().is_ok_and(|notes| notes.iter().any(&is_it)))
+}
+
+fn notes(checks: &mut Checks, running: &Running) {
+    checks.check("listener.fork", || {
+        let me = Pid(std::process::id() as i32);
+        let child = Sleeper::new()?;
+        let pid = child.pid();
+        heard("note of a fork", |n| {
+            matches!(n, Note::Fork { task, tgid, parent, .. } if task.pid.0 == pid && tgid.0 == pid && *parent == me)
+        })?;
+        let info = running.task(Pid(pid)).map_err(|e| e.to_string())?;
+        Ok(format!("pid {pid}, generation {}, the kernel's number {}", info.id.generation.0, info.tid))
+    });
+    checks.check("listener.weight", || {
+        let child = Sleeper::new()?;
+        let pid = child.pid();
+        // SAFETY: plain numbers.
+        ensure(unsafe { libc::setpriority(libc::PRIO_PROCESS, pid as u32, 5) } == 0, || {
+            "setpriority".into()
+        })?;
+        // nice 5 is weight 335 of the kernel's 1024 (sched_prio_to_weight), so 33 of 100.
+        heard(
+            "note of a weight",
+            |n| matches!(n, Note::Weight { task, weight: 32..=34 } if task.pid.0 == pid),
+        )?;
+        Ok("nice 5 is weight 33".into())
+    });
+    checks.check("listener.affinity", || {
+        let child = Sleeper::new()?;
+        let pid = child.pid();
+        sys::set_affinity(pid, 0b10).map_err(|e| e.to_string())?;
+        heard("note of an affinity", |n| {
+            matches!(n, Note::Affinity { task, allowed } if task.pid.0 == pid && *allowed == Affinity::new(0b10, 1, 2))
+        })?;
+        Ok("CPU 1 only".into())
+    });
+}
+
+fn inheritance(checks: &mut Checks, running: &Running) {
+    let me = Pid(sys::thread_id());
+    let set = |settings| running.set_task(me, settings).map_err(|e| e.to_string());
+    checks.check("listener.inherited", || {
+        set(TaskSettings::label(LABEL).slice(Nanos::from_millis(3)))?;
+        // A shell, its child, and a thread: three generations, none of them set by us.
+        let mut shell = Command::new("/bin/sh")
+            .args(["-c", "sleep 1 & sleep 1; wait"])
+            .spawn()
+            .map_err(|e| e.to_string())?;
+        let thread = std::thread::spawn(sys::thread_id);
+        let tid = thread.join().map_err(|_| "the thread panicked")?;
+        let of_shell = running.task(Pid(shell.id() as i32)).map_err(|e| e.to_string())?;
+        ensure(of_shell.settings == TaskSettings::label(LABEL).slice(Nanos::from_millis(3)), || {
+            format!("the shell has {:?}", of_shell.settings)
+        })?;
+        let shell_pid = shell.id() as i32;
+        heard(
+            "fork of a labelled thread",
+            |n| matches!(n, Note::Fork { task, label: LABEL, .. } if task.pid.0 == tid),
+        )?;
+        heard(
+            "fork by the labelled shell",
+            |n| matches!(n, Note::Fork { parent, label: LABEL, .. } if parent.0 == shell_pid),
+        )?;
+        wait("a labelled task that wants to run", || {
+            LABELLED.lock().is_ok_and(|seen| seen.iter().any(|s| s.0 != shell_pid && s.1 == LABEL))
+        })?;
+        shell.wait().map_err(|e| e.to_string())?;
+        set(TaskSettings::default())?;
+        let after = Sleeper::new()?;
+        let info = running.task(Pid(after.pid())).map_err(|e| e.to_string())?;
+        ensure(info.settings == TaskSettings::default(), || format!("taken away, but {info:?}"))?;
+        let inherited = running.inner().totals().inherited;
+        Ok(format!("{inherited} tasks inherited; a thread and a grandchild among them"))
+    });
+    checks.check("listener.bounds", || {
+        set(TaskSettings::label(1).slice(Nanos(1)))?;
+        let short = running.task(me).map_err(|e| e.to_string())?.settings.slice;
+        set(TaskSettings::label(1).slice(Nanos::MAX))?;
+        let long = running.task(me).map_err(|e| e.to_string())?.settings.slice;
+        set(TaskSettings::default())?;
+        ensure(running.task(Pid(i32::MAX)).is_err(), || "a task that does not exist has settings".into())?;
+        ensure(short == Nanos::from_micros(100) && long == Nanos::from_millis(20), || {
+            format!("{short:?} {long:?}")
+        })?;
+        Ok("a slice of 1 ns becomes 100 us, an endless one 20 ms".into())
+    });
+}
+
+fn cgroups(checks: &mut Checks) {
+    let write =
+        |path: &str, text: &str| fs::write(path, text).map_err(|e| format!("write {text:?} to {path}: {e}"));
+    checks.check("listener.cgroup", || {
+        write("/sys/fs/cgroup/cgroup.subtree_control", "+cpu")?;
+        fs::create_dir(CGROUP).map_err(|e| format!("create {CGROUP}: {e}"))?;
+        let id = std::os::unix::fs::MetadataExt::ino(&fs::metadata(CGROUP).map_err(|e| e.to_string())?);
+        heard(
+            "note of a new cgroup",
+            |n| matches!(n, Note::Cgroup { cgroup_id, weight: 100, .. } if *cgroup_id == id),
+        )?;
+        write(&format!("{CGROUP}/cpu.weight"), "300")?;
+        heard(
+            "note of its weight",
+            |n| matches!(n, Note::Cgroup { cgroup_id, weight: 300, .. } if *cgroup_id == id),
+        )?;
+        let child = Sleeper::new()?;
+        let pid = child.pid();
+        write(&format!("{CGROUP}/cgroup.procs"), &pid.to_string())?;
+        heard(
+            "note of a move",
+            |n| matches!(n, Note::Moved { task, cgroup_id } if task.pid.0 == pid && *cgroup_id == id),
+        )?;
+        Ok(format!("cgroup {id}: made, weight 300, pid {pid} moved in"))
+    });
+    if !Path::new(CGROUP).join("cpu.max").exists() || !has_bandwidth() {
+        println!("skip listener.limit - this kernel does not tell schedulers about cpu.max");
+    } else {
+        checks.check("listener.limit", || {
+            write(&format!("{CGROUP}/cpu.max"), "20000 100000")?;
+            let wanted = (Nanos::from_millis(20), Nanos::from_millis(100));
+            heard(
+                "note of a limit",
+                |n| matches!(n, Note::Cgroup { limit: Some(limit), .. } if *limit == wanted),
+            )?;
+            write(&format!("{CGROUP}/cpu.max"), "max")?;
+            Ok("20 ms of each 100".into())
+        });
+    }
+    let _ = fs::remove_dir(CGROUP);
+}
+
+/// Whether the operation exists is asked of the kernel's symbols: BTF has no text to search.
+fn has_bandwidth() -> bool {
+    let symbols = fs::read_to_string("/proc/kallsyms").unwrap_or_default();
+    symbols.contains("scx_group_set_bandwidth")
+}
