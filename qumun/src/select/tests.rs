@@ -276,10 +276,17 @@ struct Chart {
 
 struct State<'a> {
     prev: usize,
-    allowed: &'a [bool],
-    idle: &'a [bool],
-    online: &'a [bool],
+    allowed: &'a [u64; 16],
+    idle: &'a [u64; 16],
+    online: &'a [u64; 16],
+    reach: Reach,
 }
+
+fn has(set: &[u64; 16], cpu: usize) -> bool {
+    set[cpu / 64] >> (cpu % 64) & 1 == 1
+}
+
+type Answer = Option<(usize, PickKind)>;
 
 impl Chart {
     fn new(machine: &Topology) -> Self {
@@ -297,79 +304,75 @@ impl Chart {
     }
 
     fn same(&self, a: usize, b: usize, domain: fn(&CpuInfo) -> u32) -> bool {
-        let info = |cpu: usize| self.infos.get(cpu).copied().flatten();
-        info(a).zip(info(b)).is_some_and(|(a, b)| domain(&a) == domain(&b))
+        match (self.infos.get(a), self.infos.get(b)) {
+            (Some(Some(a)), Some(Some(b))) => domain(a) == domain(b),
+            _ => false,
+        }
     }
 
-    fn answer(&self, s: &State<'_>, marked: Option<&[bool]>, reach: Reach) -> String {
-        let usable = || (0..self.infos.len()).filter(|&cpu| s.allowed[cpu] && s.online[cpu]);
+    fn answer(&self, s: &State<'_>, marked: Option<&[u64; 16]>) -> Answer {
+        let usable = || (0..self.infos.len()).filter(|&cpu| has(s.allowed, cpu) && has(s.online, cpu));
         // Only one CPU allowed?
         if let (Some(only), None) = (usable().next(), usable().nth(1)) {
-            return if s.idle[only] { format!("{only} only") } else { "busy".to_owned() };
+            return has(s.idle, only).then_some((only, PickKind::Only));
         }
         let near = |domain| usable().find(|&cpu| self.same(s.prev, cpu, domain));
         let prev = usable().find(|&cpu| cpu == s.prev);
         let prev = prev.or_else(|| near(|i| i.l2)).or_else(|| near(|i| i.l3)).or_else(|| near(|i| i.node));
-        let Some(prev) = prev.or_else(|| usable().next()) else {
-            return "busy".to_owned();
-        };
-        let within = |cpu: usize| {
-            s.allowed[cpu]
-                && s.online[cpu]
-                && (reach == Reach::Machine || self.infos[prev].is_none() || self.same(prev, cpu, |i| i.node))
-        };
-        let with_all = || self.chart(prev, &within, &|cpu| s.idle[cpu], s.online);
-        let without =
-            |marked: &[bool]| self.chart(prev, &within, &|cpu| s.idle[cpu] && !marked[cpu], s.online);
-        marked.and_then(without).or_else(with_all).unwrap_or("busy".to_owned())
+        let prev = prev.or_else(|| usable().next())?;
+        let without = marked.and_then(|marked| {
+            let mut unmarked = *s.idle;
+            (0..16).for_each(|word| unmarked[word] &= !marked[word]);
+            self.chart(prev, &State { idle: &unmarked, ..*s })
+        });
+        without.or_else(|| self.chart(prev, s))
     }
 
-    fn chart(
-        &self,
-        prev: usize,
-        within: &dyn Fn(usize) -> bool,
-        idle: &dyn Fn(usize) -> bool,
-        online: &[bool],
-    ) -> Option<String> {
-        let free: Vec<usize> =
-            self.order.iter().copied().filter(|&cpu| online[cpu] && idle(cpu) && within(cpu)).collect();
-        let whole = |cpu: usize| self.threads[cpu].iter().all(|&thread| !online[thread] || idle(thread));
+    fn chart(&self, prev: usize, s: &State<'_>) -> Answer {
+        let everywhere = s.reach == Reach::Machine || self.infos[prev].is_none();
+        let mut free = Vec::new();
+        for &cpu in &self.order {
+            let idle = has(s.idle, cpu) && has(s.allowed, cpu) && has(s.online, cpu);
+            if idle && (everywhere || self.same(prev, cpu, |i| i.node)) {
+                free.push(cpu);
+            }
+        }
+        let first = |cpus: &[usize], domain| cpus.iter().copied().find(|&cpu| self.same(prev, cpu, domain));
         // SMT system?
         if self.smt {
-            let cores: Vec<usize> = free.iter().copied().filter(|&cpu| whole(cpu)).collect();
+            let mut cores = free.clone();
+            cores.retain(|&cpu| self.threads[cpu].iter().all(|&t| !has(s.online, t) || has(s.idle, t)));
             // The previous CPU's core is fully idle?
             if cores.contains(&prev) {
-                return Some(format!("{prev} prev-core"));
+                return Some((prev, PickKind::PrevCore));
             }
             // A fully idle CPU in the L2 cache?
-            if let Some(cpu) = cores.iter().find(|&&cpu| self.same(prev, cpu, |i| i.l2)) {
-                return Some(format!("{cpu} core-l2"));
+            if let Some(cpu) = first(&cores, |i| i.l2) {
+                return Some((cpu, PickKind::CoreL2));
             }
             // In the L3 cache?
-            if let Some(cpu) = cores.iter().find(|&&cpu| self.same(prev, cpu, |i| i.l3)) {
-                return Some(format!("{cpu} core-l3"));
+            if let Some(cpu) = first(&cores, |i| i.l3) {
+                return Some((cpu, PickKind::CoreL3));
             }
             // Any fully idle core?
-            let local = cores.iter().find(|&&cpu| self.same(prev, cpu, |i| i.node));
-            if let Some(cpu) = local.or(cores.first()) {
-                return Some(format!("{cpu} core-any"));
+            if let Some(cpu) = first(&cores, |i| i.node).or(cores.first().copied()) {
+                return Some((cpu, PickKind::CoreAny));
             }
         }
         // The previous CPU idle?
         if free.contains(&prev) {
-            return Some(format!("{prev} prev"));
+            return Some((prev, PickKind::Prev));
         }
         // Any idle CPU in the L2 cache?
-        if let Some(cpu) = free.iter().find(|&&cpu| self.same(prev, cpu, |i| i.l2)) {
-            return Some(format!("{cpu} l2"));
+        if let Some(cpu) = first(&free, |i| i.l2) {
+            return Some((cpu, PickKind::L2));
         }
         // In the L3 cache?
-        if let Some(cpu) = free.iter().find(|&&cpu| self.same(prev, cpu, |i| i.l3)) {
-            return Some(format!("{cpu} l3"));
+        if let Some(cpu) = first(&free, |i| i.l3) {
+            return Some((cpu, PickKind::L3));
         }
         // Any idle CPU?
-        let local = free.iter().find(|&&cpu| self.same(prev, cpu, |i| i.node));
-        local.or(free.first()).map(|cpu| format!("{cpu} any"))
+        first(&free, |i| i.node).or(free.first().copied()).map(|cpu| (cpu, PickKind::Any))
     }
 }
 
@@ -397,15 +400,6 @@ fn some_cpus(state: &mut u64, machine: &Topology) -> CpuSet {
     cpus
 }
 
-fn bools(cpus: &CpuSet, into: &mut [bool]) {
-    into.fill(false);
-    for cpu in cpus.iter() {
-        if let Some(place) = into.get_mut(cpu.0 as usize) {
-            *place = true;
-        }
-    }
-}
-
 /// How often each box of the chart was reached. `QUMUN_STATES` is the number of states for each machine, 100,000 unless told.
 fn agrees_with_the_chart(which: impl Fn(&str) -> bool) -> [u64; PickKind::ALL.len()] {
     let states = std::env::var("QUMUN_STATES").ok().and_then(|n| n.parse().ok()).unwrap_or(100_000_u64);
@@ -413,30 +407,15 @@ fn agrees_with_the_chart(which: impl Fn(&str) -> bool) -> [u64; PickKind::ALL.le
     for (name, topology, _) in machines().into_iter().filter(|(name, ..)| which(name)) {
         let chart = Chart::new(&topology);
         let original = *topology.online();
+        let nr_cpus = topology.nr_cpus();
         let mut selector = Selector::new(topology);
-        let nr_cpus = selector.topology().nr_cpus();
-        let [mut allowed_b, mut idle_b, mut online_b, mut marked_b] =
-            [(); 4].map(|()| vec![false; nr_cpus as usize]);
         let mut seed = 0x9e37_79b9_7f4a_7c15 ^ u64::from(nr_cpus);
         for round in 0..states {
-            if round % 16 == 0 {
-                // Mostly the whole machine; sometimes CPUs are gone, sometimes unknown ones have come.
-                let online = match random(&mut seed) % 4 {
-                    0 => some_cpus(&mut seed, selector.topology()),
-                    _ => original,
-                };
-                (0..nr_cpus)
-                    .for_each(|cpu| selector.topology_mut().set_online(Cpu(cpu), online.contains(Cpu(cpu))));
-                bools(selector.topology().online(), &mut online_b);
-                selector.boosted = some_cpus(&mut seed, selector.topology());
-                bools(&selector.boosted, &mut marked_b);
-                let reach = if random(&mut seed) % 2 == 0 { Reach::Machine } else { Reach::Node };
-                selector = selector.with_reach(reach);
+            if round % 64 == 0 {
+                change_the_machine(&mut seed, &mut selector, original);
             }
-            let (allowed, idle) =
-                (some_cpus(&mut seed, selector.topology()), some_cpus(&mut seed, selector.topology()));
-            bools(&allowed, &mut allowed_b);
-            bools(&idle, &mut idle_b);
+            let topology = selector.topology();
+            let (allowed, idle) = (some_cpus(&mut seed, topology), some_cpus(&mut seed, topology));
             let prev = match random(&mut seed) % 32 {
                 0 => Cpu(u32::MAX),
                 _ => Cpu((random(&mut seed) % u64::from(nr_cpus + 1)) as u32),
@@ -445,32 +424,51 @@ fn agrees_with_the_chart(which: impl Fn(&str) -> bool) -> [u64; PickKind::ALL.le
             let request = Request { boosted, ..Request::new(prev, &allowed) };
 
             let pick = selector.pick(&request, &idle);
-            let online = selector.topology().online();
-            match pick {
+            let online = topology.online();
+            let answer = match pick {
                 Pick::Cpu { cpu, kind } => {
-                    assert!(
-                        allowed.contains(cpu) && idle.contains(cpu) && online.contains(cpu),
-                        "{name}: {cpu}"
-                    );
+                    let fine = allowed.contains(cpu) && idle.contains(cpu) && online.contains(cpu);
+                    assert!(fine, "{name}: {cpu}");
                     kinds[kind as usize] += 1;
+                    Some((cpu.0 as usize, kind))
                 }
-                Pick::Busy if selector.reach == Reach::Machine => {
-                    assert!(!(allowed & *online).intersects(&idle), "{name}: busy, but {allowed} & {idle}");
+                Pick::Busy => {
+                    let none = !(allowed & *online).intersects(&idle);
+                    assert!(none || selector.reach == Reach::Node, "{name}: busy, but {allowed} & {idle}");
+                    None
                 }
-                Pick::Busy => {}
-            }
-            let state =
-                State { prev: prev.0 as usize, allowed: &allowed_b, idle: &idle_b, online: &online_b };
-            let marked = (!boosted).then_some(marked_b.as_slice());
+            };
+            let state = State {
+                prev: prev.0 as usize,
+                allowed: allowed.words(),
+                idle: idle.words(),
+                online: online.words(),
+                reach: selector.reach,
+            };
+            let marked = (!boosted).then_some(selector.boosted.words());
             assert_eq!(
-                shown(pick),
-                chart.answer(&state, marked, selector.reach),
-                "{name}, state {round}: prev {prev}, allowed {allowed}, idle {idle}, online {online}, marked {}, {request:?}",
+                answer,
+                chart.answer(&state, marked),
+                "{name}, state {round}: idle {idle}, online {online}, {request:?}, marked {}, {:?}",
                 selector.boosted,
+                selector.reach,
             );
         }
     }
     kinds
+}
+
+/// Mostly all CPUs are online; sometimes some are gone, sometimes some have come that are not known.
+fn change_the_machine(seed: &mut u64, selector: &mut Selector, original: CpuSet) {
+    let online = match random(seed) % 4 {
+        0 => some_cpus(seed, selector.topology()),
+        _ => original,
+    };
+    for cpu in selector.topology().possible().to_owned().iter() {
+        selector.topology_mut().set_online(cpu, online.contains(cpu));
+    }
+    selector.boosted = some_cpus(seed, selector.topology());
+    selector.reach = if random(seed) % 2 == 0 { Reach::Machine } else { Reach::Node };
 }
 
 #[test]

@@ -81,18 +81,23 @@ impl CpuSet {
     }
 
     /// Has it no member?
-    pub fn is_empty(&self) -> bool {
-        self.words.iter().all(|&word| word == 0)
+    pub const fn is_empty(&self) -> bool {
+        self.is_subset(&Self::EMPTY)
     }
 
     /// The number of members.
-    pub fn len(&self) -> u32 {
-        self.words.iter().map(|word| word.count_ones()).sum()
+    pub const fn len(&self) -> u32 {
+        let (mut index, mut len) = (0, 0);
+        while index < WORDS {
+            len += self.words[index].count_ones();
+            index += 1;
+        }
+        len
     }
 
     /// The lowest member.
-    pub fn first(&self) -> Option<Cpu> {
-        lowest(self.words.iter().copied())
+    pub const fn first(&self) -> Option<Cpu> {
+        self.first_in(&Self::ALL)
     }
 
     /// The highest member.
@@ -102,28 +107,43 @@ impl CpuSet {
     }
 
     /// The member of a set that has one only.
-    pub fn single(&self) -> Option<Cpu> {
-        self.first().filter(|_| self.len() == 1)
+    pub const fn single(&self) -> Option<Cpu> {
+        if self.len() == 1 { self.first() } else { None }
     }
 
     /// The lowest member that the other set has, too.
-    pub fn first_in(&self, other: &Self) -> Option<Cpu> {
-        lowest(self.words.iter().zip(&other.words).map(|(a, b)| a & b))
+    pub const fn first_in(&self, other: &Self) -> Option<Cpu> {
+        self.first_in_both(other, &Self::ALL)
     }
 
     /// The lowest member that both others have, too.
-    pub fn first_in_both(&self, other: &Self, third: &Self) -> Option<Cpu> {
-        lowest(self.words.iter().zip(&other.words).zip(&third.words).map(|((a, b), c)| a & b & c))
+    pub const fn first_in_both(&self, other: &Self, third: &Self) -> Option<Cpu> {
+        let mut index = 0;
+        while index < WORDS {
+            let word = self.words[index] & other.words[index] & third.words[index];
+            if word != 0 {
+                return Some(Cpu(index as u32 * 64 + word.trailing_zeros()));
+            }
+            index += 1;
+        }
+        None
     }
 
     /// Have the two a member in common?
-    pub fn intersects(&self, other: &Self) -> bool {
-        self.words.iter().zip(&other.words).any(|(a, b)| a & b != 0)
+    pub const fn intersects(&self, other: &Self) -> bool {
+        self.first_in(other).is_some()
     }
 
     /// Are all members in the other set?
-    pub fn is_subset(&self, other: &Self) -> bool {
-        self.words.iter().zip(&other.words).all(|(a, b)| a & !b == 0)
+    pub const fn is_subset(&self, other: &Self) -> bool {
+        let mut index = 0;
+        while index < WORDS {
+            if self.words[index] & !other.words[index] != 0 {
+                return false;
+            }
+            index += 1;
+        }
+        true
     }
 
     /// The members, lowest first.
@@ -151,40 +171,45 @@ impl CpuSet {
     }
 
     /// Every member's number plus `by`; those that do not fit drop out.
-    pub(crate) fn up(&self, by: u32) -> Self {
+    pub(crate) const fn up(&self, by: u32) -> Self {
         let (skip, bits) = (by as usize / 64, by % 64);
-        let word = |index: usize| self.words.get(index).copied().unwrap_or(0);
         let mut set = Self::EMPTY;
-        for index in skip..WORDS {
-            let low = if bits == 0 || index == skip { 0 } else { word(index - skip - 1) >> (64 - bits) };
-            set.words[index] = word(index - skip) << bits | low;
+        let mut index = skip;
+        while index < WORDS {
+            set.words[index] = self.words[index - skip] << bits;
+            if bits > 0 && index > skip {
+                set.words[index] |= self.words[index - skip - 1] >> (64 - bits);
+            }
+            index += 1;
         }
         set
     }
 
     /// Every member's number minus `by`; those that were below drop out.
-    pub(crate) fn down(&self, by: u32) -> Self {
+    pub(crate) const fn down(&self, by: u32) -> Self {
         let (skip, bits) = (by as usize / 64, by % 64);
-        let word = |index: usize| self.words.get(index).copied().unwrap_or(0);
         let mut set = Self::EMPTY;
-        for index in 0..WORDS.saturating_sub(skip) {
-            let high = if bits == 0 { 0 } else { word(index + skip + 1) << (64 - bits) };
-            set.words[index] = word(index + skip) >> bits | high;
+        let mut index = 0;
+        while index + skip < WORDS {
+            set.words[index] = self.words[index + skip] >> bits;
+            if bits > 0 && index + skip + 1 < WORDS {
+                set.words[index] |= self.words[index + skip + 1] << (64 - bits);
+            }
+            index += 1;
         }
         set
     }
 
+    // Plain loops here and above: compilers make the same of iterators, but not in the builds in which
+    // policies are tested.
     fn zip(mut self, other: Self, f: impl Fn(u64, u64) -> u64) -> Self {
-        for (a, b) in self.words.iter_mut().zip(other.words) {
-            *a = f(*a, b);
+        let mut index = 0;
+        while index < WORDS {
+            self.words[index] = f(self.words[index], other.words[index]);
+            index += 1;
         }
         self
     }
-}
-
-fn lowest(words: impl Iterator<Item = u64>) -> Option<Cpu> {
-    let (index, word) = words.enumerate().find(|(_, word)| *word != 0)?;
-    Some(Cpu(index as u32 * 64 + word.trailing_zeros()))
 }
 
 /// What both have.
