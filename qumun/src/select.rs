@@ -262,8 +262,7 @@ impl Selector {
             return Pick::Busy;
         }
         if self.topology.smt() {
-            let is_free = free.contains(prev) && self.topology.is_core_idle(prev, idle);
-            if is_free {
+            if free.contains(prev) && self.topology.is_core_idle(prev, idle) {
                 return Pick::Cpu { cpu: prev, kind: PickKind::PrevCore };
             }
             let cores = self.topology.idle_cores(idle) & *reach;

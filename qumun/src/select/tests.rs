@@ -246,7 +246,7 @@ fn what_goes_offline_is_not_picked_and_what_comes_is() {
         "1    0-1023 100        busy
          100  0-1023 100        100 prev-core
          100  0-1023 1,5        1 any
-         100  0-1023 1,5,200    1 core-any",
+         100  0-1023 1,5,130    1 core-any",
     );
     let selector = selector.with_reach(Reach::Machine);
     table(
@@ -311,13 +311,14 @@ impl Chart {
     }
 
     fn answer(&self, s: &State<'_>, marked: Option<&[u64; 16]>) -> Answer {
-        let usable = || (0..self.infos.len()).filter(|&cpu| has(s.allowed, cpu) && has(s.online, cpu));
+        let both: [u64; 16] = std::array::from_fn(|word| s.allowed[word] & s.online[word]);
+        let usable = || (0..self.infos.len()).filter(|&cpu| has(&both, cpu));
         // Only one CPU allowed?
         if let (Some(only), None) = (usable().next(), usable().nth(1)) {
             return has(s.idle, only).then_some((only, PickKind::Only));
         }
         let near = |domain| usable().find(|&cpu| self.same(s.prev, cpu, domain));
-        let prev = usable().find(|&cpu| cpu == s.prev);
+        let prev = (s.prev < self.infos.len() && has(&both, s.prev)).then_some(s.prev);
         let prev = prev.or_else(|| near(|i| i.l2)).or_else(|| near(|i| i.l3)).or_else(|| near(|i| i.node));
         let prev = prev.or_else(|| usable().next())?;
         let without = marked.and_then(|marked| {
@@ -332,8 +333,8 @@ impl Chart {
         let everywhere = s.reach == Reach::Machine || self.infos[prev].is_none();
         let mut free = Vec::new();
         for &cpu in &self.order {
-            let idle = has(s.idle, cpu) && has(s.allowed, cpu) && has(s.online, cpu);
-            if idle && (everywhere || self.same(prev, cpu, |i| i.node)) {
+            let free_one = has(s.idle, cpu) && has(s.allowed, cpu) && has(s.online, cpu);
+            if free_one && (everywhere || self.same(prev, cpu, |i| i.node)) {
                 free.push(cpu);
             }
         }
@@ -394,13 +395,14 @@ fn some_cpus(state: &mut u64, machine: &Topology) -> CpuSet {
             }
         }
     }
-    if random(state) % 4 == 0 {
+    if random(state).is_multiple_of(4) {
         cpus |= *machine.domain(one(state), Level::Core);
     }
     cpus
 }
 
-/// How often each box of the chart was reached. `QUMUN_STATES` is the number of states for each machine, 100,000 unless told.
+/// How often each box of the chart was reached. `QUMUN_STATES` is the number of states for each machine,
+/// 100,000 unless told.
 fn agrees_with_the_chart(which: impl Fn(&str) -> bool) -> [u64; PickKind::ALL.len()] {
     let states = std::env::var("QUMUN_STATES").ok().and_then(|n| n.parse().ok()).unwrap_or(100_000_u64);
     let mut kinds = [0; PickKind::ALL.len()];
@@ -420,7 +422,7 @@ fn agrees_with_the_chart(which: impl Fn(&str) -> bool) -> [u64; PickKind::ALL.le
                 0 => Cpu(u32::MAX),
                 _ => Cpu((random(&mut seed) % u64::from(nr_cpus + 1)) as u32),
             };
-            let boosted = random(&mut seed) % 2 == 0;
+            let boosted = random(&mut seed).is_multiple_of(2);
             let request = Request { boosted, ..Request::new(prev, &allowed) };
 
             let pick = selector.pick(&request, &idle);
@@ -468,7 +470,7 @@ fn change_the_machine(seed: &mut u64, selector: &mut Selector, original: CpuSet)
         selector.topology_mut().set_online(cpu, online.contains(cpu));
     }
     selector.boosted = some_cpus(seed, selector.topology());
-    selector.reach = if random(seed) % 2 == 0 { Reach::Machine } else { Reach::Node };
+    selector.reach = if random(seed).is_multiple_of(2) { Reach::Machine } else { Reach::Node };
 }
 
 #[test]

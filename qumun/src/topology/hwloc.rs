@@ -23,8 +23,8 @@ const LEVELS: [(ObjectType, Level); 5] = [
 
 impl Topology {
     /// Reads this machine's topology through hwloc, all of it, also where this process may not run
-    /// (feature `hwloc`). The environment variables of hwloc (`HWLOC_XMLFILE`, `HWLOC_SYNTHETIC`) make it tell
-    /// of another machine. hwloc has no capacities; those of this machine are taken from sysfs.
+    /// (feature `hwloc`). The environment variables of hwloc (`HWLOC_XMLFILE`, `HWLOC_SYNTHETIC`) make it
+    /// tell of another machine. hwloc has no capacities; those of this machine are taken from sysfs.
     ///
     /// # Errors
     /// hwloc refuses, or it tells of CPU numbers of [`MAX_CPUS`] and more, or of no CPU.

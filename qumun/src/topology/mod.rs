@@ -44,7 +44,7 @@ pub enum Level {
     /// A level 3 cache. Where the machine tells of none: the level 2 cache, which is the last one then;
     /// where it tells of no cache at all, the CPUs of one node in one package.
     L3,
-    /// A NUMA node. All CPUs, where the machine knows none.
+    /// A NUMA node. All CPUs, where the machine knows none; a CPU that no node lists counts to node 0.
     Node,
     /// A package (socket). All CPUs, where the machine does not tell.
     Package,

@@ -31,7 +31,8 @@ impl Topology {
     ///
     /// # Errors
     /// A file that cannot be read, is empty where a list of CPUs must be, or says what it cannot mean, CPU
-    /// numbers of [`MAX_CPUS`](crate::MAX_CPUS) and more among them. The error tells the file and its content.
+    /// numbers of [`MAX_CPUS`](crate::MAX_CPUS) and more among them. The error tells the file and its
+    /// content.
     pub fn from_sysfs_at(root: &Path) -> Result<Self> {
         let system = root.join("devices/system");
         let dir = system.join("cpu");
