@@ -34,6 +34,7 @@ check: lint
 
 test: setup check
 	$(CARGO) test --quiet --workspace
+	$(CARGO) test --quiet -p qumun --no-default-features --features sim,hwloc topology
 	$(XTASK) lab test
 
 demo: setup

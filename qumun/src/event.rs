@@ -219,7 +219,8 @@ impl From<&Queued> for Pid {
 ///
 /// The event carries one bit for each of CPUs 0..63 and how many CPUs are allowed in all. That is
 /// exact for machines of up to 64 CPUs and for tasks without restriction on any machine. For the
-/// rest, this set is never larger than the true one.
+/// rest, this set is never larger than the true one. For set operations, turn it into a
+/// [`CpuSet`](crate::CpuSet) with `CpuSet::from`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Affinity {
     low: u64,
@@ -239,6 +240,11 @@ impl Affinity {
     /// May the task run there?
     pub const fn allows(&self, cpu: Cpu) -> bool {
         if cpu.0 < 64 { self.low >> cpu.0 & 1 == 1 } else { self.unrestricted }
+    }
+
+    /// May the task run on every CPU?
+    pub const fn is_unrestricted(&self) -> bool {
+        self.unrestricted
     }
 
     /// The bits of CPUs 0..63.

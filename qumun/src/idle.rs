@@ -1,10 +1,9 @@
 //! Which CPUs have nothing to do.
 
-use crate::{Affinity, Cpu};
+use crate::{Affinity, Cpu, CpuSet};
 
 /// The largest number of CPUs that the core handles (`QM_MAX_CPUS`).
 pub const MAX_CPUS: u32 = 1024;
-const WORDS: usize = MAX_CPUS as usize / 64;
 
 /// The CPUs that were idle at the beginning of the batch.
 ///
@@ -12,14 +11,14 @@ const WORDS: usize = MAX_CPUS as usize / 64;
 /// It is a hint, too: a CPU may have found work since. A decision for a busy CPU just waits there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct IdleView {
-    words: [u64; WORDS],
+    cpus: CpuSet,
     nr_cpus: u32,
 }
 
 impl IdleView {
     /// A machine with so many CPUs (at most [`MAX_CPUS`]), all busy.
     pub const fn new(nr_cpus: u32) -> Self {
-        Self { words: [0; WORDS], nr_cpus: if nr_cpus < MAX_CPUS { nr_cpus } else { MAX_CPUS } }
+        Self { cpus: CpuSet::EMPTY, nr_cpus: if nr_cpus < MAX_CPUS { nr_cpus } else { MAX_CPUS } }
     }
 
     /// How many CPU numbers there are: all are below it.
@@ -27,52 +26,43 @@ impl IdleView {
         self.nr_cpus
     }
 
+    /// The idle CPUs as a set: what [`Selector::pick`](crate::Selector::pick) takes.
+    pub const fn cpus(&self) -> &CpuSet {
+        &self.cpus
+    }
+
     /// Is this CPU idle? `false` for numbers that no CPU has.
-    pub fn is_idle(&self, cpu: Cpu) -> bool {
-        cpu.0 < self.nr_cpus && self.words[cpu.0 as usize / 64] >> (cpu.0 % 64) & 1 == 1
+    pub const fn is_idle(&self, cpu: Cpu) -> bool {
+        self.cpus.contains(cpu)
     }
 
     /// The lowest idle CPU on which the task may run.
     pub fn first_allowed(&self, allowed: &Affinity) -> Option<Cpu> {
-        self.iter().find(|&cpu| allowed.allows(cpu))
+        self.cpus.first_in(&CpuSet::from(*allowed))
     }
 
     /// The idle CPUs, lowest first.
     pub fn iter(&self) -> impl Iterator<Item = Cpu> + '_ {
-        self.words.iter().enumerate().flat_map(|(i, &word)| {
-            let mut rest = word;
-            std::iter::from_fn(move || {
-                let bit = rest.trailing_zeros();
-                rest &= rest.wrapping_sub(1);
-                (bit < 64).then_some(Cpu(i as u32 * 64 + bit))
-            })
-        })
+        self.cpus.iter()
     }
 
     /// How many CPUs are idle.
     pub fn count(&self) -> u32 {
-        self.words.iter().map(|w| w.count_ones()).sum()
+        self.cpus.len()
     }
 
     /// Marks a CPU as idle or busy; a number that no CPU has is ignored.
     pub fn set(&mut self, cpu: Cpu, idle: bool) {
-        if cpu.0 >= self.nr_cpus {
-            return;
+        if cpu.0 < self.nr_cpus {
+            self.cpus.set(cpu, idle);
         }
-        let bit = 1 << (cpu.0 % 64);
-        let word = &mut self.words[cpu.0 as usize / 64];
-        *word = if idle { *word | bit } else { *word & !bit };
     }
 
     /// Replaces 64 bits at once: those of CPUs `64 * index` and up. For backends that read the
     /// kernel's bitmap. Bits of CPUs that do not exist are dropped.
     pub fn set_word(&mut self, index: usize, bits: u64) {
-        let first = index as u32 * 64;
-        if index >= WORDS || first >= self.nr_cpus {
-            return;
-        }
-        let here = (self.nr_cpus - first).min(64);
-        self.words[index] = bits & (u64::MAX >> (64 - here));
+        let here = CpuSet::first_n(self.nr_cpus).words().get(index).copied();
+        self.cpus.set_word(index, bits & here.unwrap_or(0));
     }
 }
 

@@ -78,9 +78,11 @@ mod idle;
 #[cfg(feature = "kernel")]
 pub mod kernel;
 mod scheduler;
+mod select;
 #[cfg(feature = "sim")]
 pub mod sim;
 mod tasks;
+pub mod topology;
 mod units;
 
 pub use agent::{Agent, Limits, Turn};
@@ -92,4 +94,7 @@ pub use event::{Affinity, Event, Events, Note, Queued};
 pub use exit::{Exit, ExitInfo, ExitKind, StopHandle};
 pub use idle::{IdleView, MAX_CPUS};
 pub use scheduler::{Context, Scheduler};
+pub use select::{Pick, PickKind, Reach, Request, Selector};
+pub use topology::cpuset::CpuSet;
+pub use topology::{CpuInfo, Distance, Level, Topology};
 pub use units::{Cpu, Epoch, Generation, Nanos, Pid, TaskId};

@@ -10,6 +10,8 @@ const PACKAGES: &[(&str, &str)] = &[
     ("pkg-config", "finding libelf"),
     ("libelf-dev", "libbpf"),
     ("zlib1g-dev", "libbpf"),
+    ("libhwloc-dev", "qumun's feature hwloc"),
+    ("libudev-dev", "libhwloc, linked"),
     ("qemu-system-x86", "the lab's guests"),
     ("busybox-static", "the guests' user space"),
     ("stress-ng", "load in tests"),
