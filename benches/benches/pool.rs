@@ -165,7 +165,9 @@ fn heaps(c: &mut Criterion) {
     let mut group = c.benchmark_group("heap");
     group.bench_function("pool::Heap", |b| {
         b.iter(|| {
-            keys.iter().for_each(|&key| drop(ours.push(key, [key; 10])));
+            for &key in &keys {
+                let _ = black_box(ours.push(key, [key; 10]));
+            }
             while let Some(element) = ours.pop() {
                 black_box(element);
             }
@@ -187,7 +189,9 @@ fn heaps(c: &mut Criterion) {
                 for (id, &key) in ids.iter_mut().zip(&keys) {
                     *id = ours.push(key, [key; 10]).unwrap_or_default();
                 }
-                ids.iter().for_each(|&id| drop(black_box(ours.remove(id))));
+                for &id in &ids {
+                    black_box(ours.remove(id));
+                }
             },
             BatchSize::SmallInput,
         );

@@ -126,6 +126,8 @@ struct Links {
 
 /// What an arena and its handles share. On one thread, by `Rc`; hence cells, and no lock.
 pub(super) struct Region {
+    /// The tags; all of it begins here.
+    start: NonNull<u8>,
     /// The first block.
     base: NonNull<u8>,
     /// Of the whole, with the tags in front.
@@ -158,6 +160,7 @@ impl Region {
             unsafe { start.add(page).write_volatile(INSIDE) };
         }
         let region = Self {
+            start,
             // SAFETY: the tags are less than the allocation.
             base: unsafe { start.add(tags) },
             layout,
@@ -278,7 +281,7 @@ impl Region {
         let order = order_of(layout)?;
         let offset = pointer.addr().get().wrapping_sub(self.base.addr().get());
         let tag = self.tags().get(offset / MIN_BLOCK).map(Cell::get);
-        let ours = offset % MIN_BLOCK == 0 && tag == Some(USED | order as u8);
+        let ours = offset.is_multiple_of(MIN_BLOCK) && tag == Some(USED | order as u8);
         debug_assert!(ours, "{pointer:p} is not a block of {layout:?} in use: freed twice, or not from here");
         ours.then_some((offset / MIN_BLOCK, order))
     }
@@ -328,10 +331,9 @@ impl Region {
     }
 
     fn tags(&self) -> &[Cell<u8>] {
-        let tags = self.blocks.next_multiple_of(PAGE);
         // SAFETY: as many bytes are in front of `base`, set to zero when they were allocated, and nobody
         // else reaches them; a cell is laid out as what is in it. The slice lives as long as `self`.
-        unsafe { std::slice::from_raw_parts(self.base.sub(tags).cast::<Cell<u8>>().as_ptr(), self.blocks) }
+        unsafe { std::slice::from_raw_parts(self.start.cast::<Cell<u8>>().as_ptr(), self.blocks) }
     }
 
     fn pointer(&self, block: usize) -> NonNull<u8> {
@@ -351,43 +353,22 @@ impl Region {
         unsafe { self.pointer(block).cast::<Links>().write(links) }
     }
 
-    fn start(&self) -> NonNull<u8> {
-        // SAFETY: the tags are in front of `base`, in the same allocation.
-        unsafe { self.base.sub(self.blocks.next_multiple_of(PAGE)) }
-    }
-
-    #[cfg(all(unix, not(miri)))]
     fn lock(&self) -> Result<()> {
-        let bytes = self.layout.size();
-        // SAFETY: the allocation is ours; locking changes nothing that a program can see.
-        if unsafe { libc::mlock(self.start().as_ptr().cast(), bytes) } == 0 {
-            self.locked.set(true);
-            return Ok(());
-        }
-        let hint = format!(
-            "lock {bytes} bytes of a pool: raise RLIMIT_MEMLOCK (`ulimit -l`, LimitMEMLOCK= in a unit) \
-             or give CAP_IPC_LOCK"
-        );
-        Err(Error::with_source(ErrorKind::PermissionDenied, hint, std::io::Error::last_os_error()))
-    }
-
-    #[cfg(not(all(unix, not(miri))))]
-    fn lock(&self) -> Result<()> {
-        Err(Error::new(ErrorKind::Unsupported, "lock a pool: there is no mlock here"))
+        os::lock(self.start, self.layout.size())?;
+        self.locked.set(true);
+        Ok(())
     }
 }
 
 impl Drop for Region {
     fn drop(&mut self) {
-        #[cfg(all(unix, not(miri)))]
         if self.locked.get() {
             // Or the allocator would have locked pages to give to others. They are whole pages of ours.
-            // SAFETY: as for `mlock`.
-            unsafe { libc::munlock(self.start().as_ptr().cast(), self.layout.size()) };
+            os::unlock(self.start, self.layout.size());
         }
         // SAFETY: allocated in `new` with this layout; whoever has a block has a handle, too, so this was
         // the last.
-        unsafe { dealloc(self.start().as_ptr(), self.layout) }
+        unsafe { dealloc(self.start.as_ptr(), self.layout) }
     }
 }
 
@@ -401,4 +382,41 @@ impl fmt::Debug for Region {
 fn dangling(layout: Layout) -> NonNull<[u8]> {
     let nowhere = NonNull::new(std::ptr::without_provenance_mut(layout.align()));
     NonNull::slice_from_raw_parts(nowhere.unwrap_or(NonNull::dangling()), 0)
+}
+
+#[cfg(all(unix, not(miri)))]
+mod os {
+    use std::ptr::NonNull;
+
+    use crate::{Error, ErrorKind, Result};
+
+    pub(super) fn lock(start: NonNull<u8>, bytes: usize) -> Result<()> {
+        // SAFETY: locking changes nothing that a program can see; the kernel checks the range.
+        if unsafe { libc::mlock(start.as_ptr().cast(), bytes) } == 0 {
+            return Ok(());
+        }
+        let hint = format!(
+            "lock {bytes} bytes of a pool: raise RLIMIT_MEMLOCK (`ulimit -l`, LimitMEMLOCK= in a unit) \
+             or give CAP_IPC_LOCK"
+        );
+        Err(Error::with_source(ErrorKind::PermissionDenied, hint, std::io::Error::last_os_error()))
+    }
+
+    pub(super) fn unlock(start: NonNull<u8>, bytes: usize) {
+        // SAFETY: as for `lock`.
+        unsafe { libc::munlock(start.as_ptr().cast(), bytes) };
+    }
+}
+
+#[cfg(not(all(unix, not(miri))))]
+mod os {
+    use std::ptr::NonNull;
+
+    use crate::{Error, ErrorKind, Result};
+
+    pub(super) fn lock(_: NonNull<u8>, _: usize) -> Result<()> {
+        Err(Error::new(ErrorKind::Unsupported, "lock a pool: there is no mlock here"))
+    }
+
+    pub(super) fn unlock(_: NonNull<u8>, _: usize) {}
 }
