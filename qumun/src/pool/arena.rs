@@ -231,7 +231,7 @@ impl Region {
         }
         (order..want).for_each(|order| self.unlink(block ^ 1 << order, order));
         (want..order).rev().for_each(|order| self.link(block ^ 1 << order, order));
-        self.tag(block).set(USED | want as u8);
+        self.set_tag(block, USED | want as u8);
         self.account(MIN_BLOCK << order, MIN_BLOCK << want);
         Some(self.slice(block, want))
     }
@@ -256,12 +256,12 @@ impl Region {
         self.unlink(block, found);
         // Keep the lower half each time; the upper one is free.
         (want..found).rev().for_each(|order| self.link(block + (1 << order), order));
-        self.tag(block).set(USED | want as u8);
+        self.set_tag(block, USED | want as u8);
         Some(block)
     }
 
     fn liberate(&self, mut block: usize, mut order: u32) {
-        self.tag(block).set(INSIDE);
+        self.set_tag(block, INSIDE);
         while self.is_free(block ^ 1 << order, order) {
             self.unlink(block ^ 1 << order, order);
             block &= !(1 << order);
@@ -272,7 +272,7 @@ impl Region {
 
     /// Is there, inside the region, a free block of exactly this order?
     fn is_free(&self, block: usize, order: u32) -> bool {
-        self.tags().get(block).is_some_and(|tag| tag.get() == FREE | order as u8)
+        self.tag(block) == FREE | order as u8
     }
 
     /// Which block this pointer is; `None` if it is none that is in use for such a layout. It costs a
@@ -280,8 +280,7 @@ impl Region {
     fn in_use(&self, pointer: NonNull<u8>, layout: Layout) -> Option<(usize, u32)> {
         let order = order_of(layout)?;
         let offset = pointer.addr().get().wrapping_sub(self.base.addr().get());
-        let tag = self.tags().get(offset / MIN_BLOCK).map(Cell::get);
-        let ours = offset.is_multiple_of(MIN_BLOCK) && tag == Some(USED | order as u8);
+        let ours = offset.is_multiple_of(MIN_BLOCK) && self.tag(offset / MIN_BLOCK) == USED | order as u8;
         debug_assert!(ours, "{pointer:p} is not a block of {layout:?} in use: freed twice, or not from here");
         ours.then_some((offset / MIN_BLOCK, order))
     }
@@ -306,7 +305,7 @@ impl Region {
             self.set_links(next as usize, Links { prev: block as u32, ..links });
         }
         self.available.set(self.available.get() | 1 << order);
-        self.tag(block).set(FREE | order as u8);
+        self.set_tag(block, FREE | order as u8);
     }
 
     /// Takes a free block out of the list of its order.
@@ -323,17 +322,23 @@ impl Region {
         if head.get() == NIL {
             self.available.set(self.available.get() & !(1 << order));
         }
-        self.tag(block).set(INSIDE);
+        self.set_tag(block, INSIDE);
     }
 
-    fn tag(&self, block: usize) -> &Cell<u8> {
-        &self.tags()[block]
+    /// What begins at a block; nothing does outside the region.
+    fn tag(&self, block: usize) -> u8 {
+        if block >= self.blocks {
+            return INSIDE;
+        }
+        // SAFETY: as many bytes as there are blocks are at the start, set to zero when they were allocated.
+        unsafe { self.start.add(block).read() }
     }
 
-    fn tags(&self) -> &[Cell<u8>] {
-        // SAFETY: as many bytes are in front of `base`, set to zero when they were allocated, and nobody
-        // else reaches them; a cell is laid out as what is in it. The slice lives as long as `self`.
-        unsafe { std::slice::from_raw_parts(self.start.cast::<Cell<u8>>().as_ptr(), self.blocks) }
+    fn set_tag(&self, block: usize, tag: u8) {
+        if block < self.blocks {
+            // SAFETY: as for `tag`; nobody else reaches them, and there are no references to them.
+            unsafe { self.start.add(block).write(tag) }
+        }
     }
 
     fn pointer(&self, block: usize) -> NonNull<u8> {
