@@ -3,10 +3,11 @@
 use std::collections::VecDeque;
 use std::fmt;
 
+use crate::pool::{AllocError, Arena, Handle};
 use crate::tasks::TaskPool;
 use crate::{
-    Backend, Context, Decision, Epoch, Event, Exit, Full, Nanos, Note, Queued, Scheduler, Stats, StopHandle,
-    TaskId, Verdict, alloc,
+    Backend, Context, Decision, Epoch, Error, ErrorExt, ErrorKind, Event, Exit, Full, Nanos, Note, Queued,
+    Result, Scheduler, Stats, StopHandle, TaskId, Verdict, alloc,
 };
 
 /// A policy at work on a backend.
@@ -15,11 +16,14 @@ pub struct Agent<B, S: Scheduler> {
     backend: B,
     policy: S,
     tasks: TaskPool<S::Task>,
+    /// The policy's. The states of tasks have an arena of their own, so that a policy cannot use it up.
+    pool: Handle,
     retry: Retry,
     stats: Stats,
     batch: usize,
     /// The epoch acknowledged last.
     agreed: Option<Epoch>,
+    started: bool,
     stop: StopHandle,
 }
 
@@ -53,37 +57,66 @@ pub struct Limits {
     /// Events in one turn: what comes above is left for the next one, so that a stream of events
     /// cannot keep decisions from being published.
     pub batch: usize,
+    /// Bytes of the arena for the policy's own collections ([`Context::pool`]).
+    pub pool: usize,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { tasks: 16_384, retry: 1_024, batch: 1_024 }
+        Self { tasks: 16_384, retry: 1_024, batch: 1_024, pool: 4 << 20 }
     }
 }
 
 impl<B: Backend, S: Scheduler> Agent<B, S> {
     /// Puts a policy to work with the default limits.
+    ///
+    /// # Panics
+    /// See [`with_limits`](Self::with_limits).
     pub fn new(backend: B, policy: S) -> Self {
         Self::with_limits(backend, policy, Limits::default())
     }
 
     /// Puts a policy to work. A limit of 0 counts as 1.
-    pub fn with_limits(mut backend: B, policy: S, limits: Limits) -> Self {
+    ///
+    /// # Panics
+    /// If the system does not have the memory, as [`try_with_limits`](Self::try_with_limits) can say.
+    pub fn with_limits(backend: B, policy: S, limits: Limits) -> Self {
+        match Self::try_with_limits(backend, policy, limits) {
+            Ok(agent) => agent,
+            Err(error) => panic!("{error:#}"),
+        }
+    }
+
+    /// Puts a policy to work. A limit of 0 counts as 1.
+    ///
+    /// # Errors
+    /// [`ErrorKind::OutOfMemory`] if the system does not have the memory.
+    pub fn try_with_limits(mut backend: B, policy: S, limits: Limits) -> Result<Self> {
         backend.subscribe(S::EVENTS);
-        Self {
+        let bytes = TaskPool::<S::Task>::bytes(limits.tasks).unwrap_or(usize::MAX);
+        let tasks = Arena::new(bytes).context("the states of the tasks")?;
+        let tasks = TaskPool::new(limits.tasks, &tasks.handle())
+            .map_err(|AllocError| Error::new(ErrorKind::OutOfMemory, "the states of the tasks"))?;
+        let pool = Arena::new(limits.pool).context("the memory of the policy")?.handle();
+        let mut agent = Self {
             backend,
             policy,
-            tasks: TaskPool::new(limits.tasks),
+            tasks,
+            pool,
             retry: Retry::new(limits.retry.max(1)),
             stats: Stats::default(),
             batch: limits.batch.max(1),
             agreed: None,
+            started: false,
             stop: StopHandle::new(),
-        }
+        };
+        agent.note_fill();
+        Ok(agent)
     }
 
     /// Takes turns until somebody stops the agent or the kernel removes the scheduler.
     pub fn run(&mut self) -> Exit {
+        self.start();
         self.backend.start();
         let _watched = alloc::Guard::new();
         loop {
@@ -100,6 +133,7 @@ impl<B: Backend, S: Scheduler> Agent<B, S> {
 
     /// One turn: takes the events there are, asks the policy, hands its decisions over.
     pub fn turn(&mut self) -> Turn {
+        self.start();
         let before = self.stats;
         let epoch = self.backend.epoch();
         let resynced = self.agreed != Some(epoch);
@@ -119,6 +153,7 @@ impl<B: Backend, S: Scheduler> Agent<B, S> {
         }
         let events = self.stats.events - before.events;
         self.stats.batches += u64::from(events + decisions > 0);
+        self.note_fill();
         self.backend.report(&self.stats);
         Turn { events: events as usize, decisions: decisions as usize, resynced }
     }
@@ -166,6 +201,24 @@ impl<B: Backend, S: Scheduler> Agent<B, S> {
     /// Ends the agent and gives back what it was made of.
     pub fn into_parts(self) -> (B, S) {
         (self.backend, self.policy)
+    }
+
+    /// Lets the policy take what memory it needs, the first time.
+    fn start(&mut self) {
+        if !self.started {
+            self.started = true;
+            let (policy, mut cx) = self.split();
+            policy.start(&mut cx);
+            self.note_fill();
+        }
+    }
+
+    fn note_fill(&mut self) {
+        let fill = self.pool.fill();
+        self.stats.pool_capacity = fill.capacity as u64;
+        self.stats.pool_in_use = fill.in_use as u64;
+        self.stats.pool_high_water = fill.high_water as u64;
+        self.stats.pool_failures = fill.failures;
     }
 
     /// The core has taken over. Whatever was sent or kept before is void: throw it away, then say so.
@@ -248,7 +301,7 @@ impl<B: Backend, S: Scheduler> Agent<B, S> {
 
     fn split(&mut self) -> (&mut S, Context<'_, S::Task>) {
         let out = Outbox { backend: &mut self.backend, stats: &mut self.stats, waiting: &self.retry };
-        (&mut self.policy, Context { tasks: &mut self.tasks, out })
+        (&mut self.policy, Context { tasks: &mut self.tasks, pool: &self.pool, out })
     }
 }
 

@@ -61,7 +61,7 @@ pub trait Backend {
     fn exited(&mut self) -> Option<ExitInfo>;
 }
 
-/// What an agent has done since it began. All are counts.
+/// What an agent has done since it began. All are counts, except where it says bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Stats {
@@ -84,4 +84,12 @@ pub struct Stats {
     /// Times that a task had to do with a state that is not remembered: the pool was full of tasks
     /// that the policy keeps.
     pub exhausted: u64,
+    /// Bytes of the arena for the policy's own collections ([`Context::pool`](crate::Context::pool)).
+    pub pool_capacity: u64,
+    /// Bytes of it that are in use now.
+    pub pool_in_use: u64,
+    /// Most bytes of it that ever were in use.
+    pub pool_high_water: u64,
+    /// Requests that it could not meet.
+    pub pool_failures: u64,
 }

@@ -1,6 +1,6 @@
 //! Options, by name.
 
-use crate::{Agent, Backend, Events, Limits, Nanos, Scheduler, StopHandle};
+use crate::{Agent, Backend, Events, Limits, Nanos, Result, Scheduler, StopHandle};
 
 /// Everything that can be set before a scheduler starts. See [`builder`].
 #[derive(Clone, Debug)]
@@ -46,6 +46,14 @@ impl Builder {
         self
     }
 
+    /// Bytes for the policy's own collections ([`Context::pool`](crate::Context::pool)), rounded up to
+    /// whole pages; 4 MiB unless told. What is rounded to a power of two is each request, see
+    /// [`pool`](crate::pool).
+    pub fn pool(mut self, bytes: usize) -> Self {
+        self.limits.pool = bytes;
+        self
+    }
+
     /// The slice of a task for which the policy sets none; 5 ms unless told.
     pub fn default_slice(mut self, slice: Nanos) -> Self {
         self.slice = slice;
@@ -77,9 +85,22 @@ impl Builder {
     }
 
     /// Puts a policy to work on a backend of your choice, such as the in-process one.
+    ///
+    /// # Panics
+    /// If the system does not have the memory, as [`try_agent`](Self::try_agent) can say.
     pub fn agent<B: Backend, S: Scheduler>(&self, backend: B, policy: S) -> Agent<B, S> {
         let mut agent = Agent::with_limits(backend, policy, self.limits);
         agent.set_stop_handle(self.stop.clone());
         agent
+    }
+
+    /// Puts a policy to work on a backend of your choice.
+    ///
+    /// # Errors
+    /// [`ErrorKind::OutOfMemory`](crate::ErrorKind::OutOfMemory) if the system does not have the memory.
+    pub fn try_agent<B: Backend, S: Scheduler>(&self, backend: B, policy: S) -> Result<Agent<B, S>> {
+        let mut agent = Agent::try_with_limits(backend, policy, self.limits)?;
+        agent.set_stop_handle(self.stop.clone());
+        Ok(agent)
     }
 }

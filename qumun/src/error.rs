@@ -36,6 +36,8 @@ pub enum ErrorKind {
     Busy,
     /// The kernel refused the BPF core.
     Load,
+    /// The system does not have the memory.
+    OutOfMemory,
     /// The kernel answered something that it should not.
     Kernel,
     /// Anything else.

@@ -84,7 +84,7 @@ impl Running {
     /// When the agent's memory cannot be locked or mapped.
     pub fn run<S: Scheduler>(self, policy: S) -> Result<Exit> {
         let link = Link::connect(self.inner.agent_fds()?)?;
-        let mut agent = self.builder.agent(link, policy);
+        let mut agent = self.builder.try_agent(link, policy)?;
         let exit = agent.run();
         drop(agent);
         let (record, _) = self.inner.detach();

@@ -59,7 +59,8 @@
 //! ```
 //!
 //! What a policy remembers about each task is its type [`Scheduler::Task`]; the framework keeps it
-//! ([`Context::task`]). What it may not do is wait or allocate; [`alloc`] helps to find out.
+//! ([`Context::task`]). What it may not do is wait or allocate; [`alloc`] helps to find out, and
+//! [`pool`] has memory, queues and heaps that it may use.
 //!
 //! [sched_ext]: https://docs.kernel.org/scheduler/sched-ext.html
 #![deny(unsafe_code)]
@@ -77,6 +78,7 @@ mod exit;
 mod idle;
 #[cfg(feature = "kernel")]
 pub mod kernel;
+pub mod pool;
 mod scheduler;
 mod select;
 #[cfg(feature = "sim")]

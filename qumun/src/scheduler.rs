@@ -1,6 +1,7 @@
 //! The trait that a policy implements, and what it can reach.
 
 use crate::agent::Outbox;
+use crate::pool::Handle;
 use crate::tasks::TaskPool;
 use crate::{Decision, Events, Full, IdleView, Nanos, Note, Pid, Queued, Verdict};
 
@@ -20,6 +21,12 @@ pub trait Scheduler {
 
     /// What the policy wants to hear of in [`note`](Self::note); nothing unless told.
     const EVENTS: Events = Events::NONE;
+
+    /// Called once, before the first turn: the moment to take memory from the [pool](Context::pool), and
+    /// the last to take any elsewhere. No task is known yet.
+    fn start(&mut self, cx: &mut Context<'_, Self::Task>) {
+        let _ = cx;
+    }
 
     /// A task wants to run. Answer with a decision, or keep the task and [send](Context::send) one
     /// later.
@@ -53,6 +60,7 @@ pub trait Scheduler {
 #[derive(Debug)]
 pub struct Context<'a, T> {
     pub(crate) tasks: &'a mut TaskPool<T>,
+    pub(crate) pool: &'a Handle,
     pub(crate) out: Outbox<'a>,
 }
 
@@ -66,6 +74,12 @@ impl<T: Default> Context<'_, T> {
     /// The state of a task that has one.
     pub fn known(&mut self, pid: impl Into<Pid>) -> Option<&mut T> {
         self.tasks.get(pid.into())
+    }
+
+    /// Memory for the policy's own collections. Its size is set by
+    /// [`Builder::pool`](crate::Builder::pool). See [`pool`](crate::pool).
+    pub fn pool(&self) -> &Handle {
+        self.pool
     }
 
     /// The time now.

@@ -1,4 +1,4 @@
-//! Per-task states: a slab that is allocated once, an index by pid, and an order of disuse.
+//! Per-task states: a slab on an arena, an index by pid, and an order of disuse.
 //!
 //! Tasks are made and forgotten by the thousand each second on the thread that may not allocate, and
 //! the end of a task may go unreported when the event ring is full. So the slab has a fixed size, and
@@ -8,6 +8,9 @@
 //! The index is open addressing with linear probing and deletion by shifting back (Knuth, The Art of
 //! Computer Programming 3, 6.4, algorithm R): no tombstones, so that it does not degrade with age.
 
+use std::alloc::Layout;
+
+use crate::pool::{self, AllocError, Handle};
 use crate::{Generation, Pid, Queued, Stats, TaskId};
 
 const NIL: u32 = u32::MAX;
@@ -29,8 +32,8 @@ struct Slot<T> {
 #[derive(Debug)]
 pub(crate) struct TaskPool<T> {
     /// One more than the capacity: the last is lent out when nothing can be recycled.
-    slots: Vec<Slot<T>>,
-    index: Vec<u32>,
+    slots: pool::Vec<Slot<T>>,
+    index: pool::Vec<u32>,
     free: u32,
     newest: u32,
     oldest: u32,
@@ -38,22 +41,33 @@ pub(crate) struct TaskPool<T> {
 }
 
 impl<T: Default> TaskPool<T> {
-    pub(crate) fn new(capacity: usize) -> Self {
-        // Slot numbers and twice as many index entries must fit u32.
-        let capacity = capacity.clamp(1, 1 << 30) as u32;
-        let slots = (0..=capacity)
-            .map(|i| Slot {
-                pid: Pid(-1),
-                tgid: Pid(0),
-                generation: Generation(0),
-                kept: false,
-                prev: NIL,
-                next: if i + 1 < capacity { i + 1 } else { NIL },
-                value: T::default(),
-            })
-            .collect();
-        let index = vec![NIL; (capacity as usize * 2).next_power_of_two()];
-        Self { slots, index, free: 0, newest: NIL, oldest: NIL, len: 0 }
+    /// For so many tasks; 0 counts as 1.
+    ///
+    /// # Errors
+    /// If the arena has less than [`bytes`](Self::bytes).
+    pub(crate) fn new(capacity: usize, pool: &Handle) -> Result<Self, AllocError> {
+        let (capacity, entries) = sizes(capacity);
+        let mut slots = pool.vec(capacity as usize + 1)?;
+        slots.extend((0..=capacity).map(|i| Slot {
+            pid: Pid(-1),
+            tgid: Pid(0),
+            generation: Generation(0),
+            kept: false,
+            prev: NIL,
+            next: if i + 1 < capacity { i + 1 } else { NIL },
+            value: T::default(),
+        }));
+        let mut index = pool.vec(entries)?;
+        index.resize(entries, NIL);
+        Ok(Self { slots, index, free: 0, newest: NIL, oldest: NIL, len: 0 })
+    }
+
+    /// How large an arena must be for it, in bytes.
+    pub(crate) fn bytes(capacity: usize) -> Option<usize> {
+        let (capacity, entries) = sizes(capacity);
+        let slots = Layout::array::<Slot<T>>(capacity as usize + 1).ok()?;
+        let index = Layout::array::<u32>(entries).ok()?;
+        pool::block_size(slots)?.checked_add(pool::block_size(index)?)
     }
 
     /// How many tasks have a state.
@@ -257,11 +271,34 @@ impl<T: Default> TaskPool<T> {
     }
 }
 
+/// The number of slots but the spare one, and that of entries in the index: at most half are in use.
+fn sizes(capacity: usize) -> (u32, usize) {
+    // Slot numbers and twice as many index entries must fit u32.
+    let capacity = capacity.clamp(1, 1 << 30);
+    (capacity as u32, (capacity * 2).next_power_of_two())
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::pool::Arena;
+
+    /// A pool on an arena that is exactly large enough.
+    fn pool(capacity: usize) -> TaskPool<u32> {
+        let arena = Arena::new(TaskPool::<u32>::bytes(capacity).unwrap()).unwrap();
+        TaskPool::new(capacity, &arena.handle()).unwrap()
+    }
+
+    #[test]
+    fn the_bytes_of_a_pool_are_enough_for_it() {
+        for capacity in [0, 1, 2, 31, 32, 100, 1_000, 1_024, 5_000] {
+            pool(capacity);
+        }
+        let small = Arena::new(TaskPool::<u32>::bytes(1_024).unwrap() / 2).unwrap();
+        assert!(TaskPool::<u32>::new(1_024, &small.handle()).is_err());
+    }
 
     /// The same in the simplest way: a list, most recently used first.
     #[derive(Default)]
@@ -288,12 +325,14 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(crate::pool::tests::config())]
+
         #[test]
         fn the_pool_is_a_map_that_forgets_the_least_recently_seen(
             capacity in 1usize..12,
             steps in proptest::collection::vec((0..5u8, 0..20i32), 1..300),
         ) {
-            let mut pool = TaskPool::<u32>::new(capacity);
+            let mut pool = self::pool(capacity);
             let mut naive = Naive::default();
             let mut stats = Stats::default();
             for (generation, (step, pid)) in (1..).zip(steps) {
@@ -337,7 +376,7 @@ mod tests {
     #[test]
     fn an_answer_to_an_older_enqueue_releases_nothing() {
         let mut stats = Stats::default();
-        let mut pool = TaskPool::<u32>::new(1);
+        let mut pool = self::pool(1);
         pool.saw(&event(1, 1), &mut stats);
         pool.keeps(Pid(1));
         pool.saw(&event(1, 2), &mut stats);

@@ -46,7 +46,8 @@ pub const BURST: u64 = 100;
 /// A longer run is taken for this long. Slices are far shorter; it keeps a clock that jumped from
 /// banishing a task for ever.
 const LONGEST_RUN: Nanos = Nanos::from_millis(1_000);
-/// Tasks of one batch; those above are sent as they come.
+/// Tasks of one batch; those above are sent as they come. Takes 2.5 MiB of the pool; with less, there
+/// is room for fewer.
 const CAPACITY: usize = 16_384;
 
 /// The policy.
@@ -80,7 +81,7 @@ impl Gthulhu {
     /// With this slice when nobody waits, and this one when many do.
     pub fn new(slice: Nanos, slice_min: Nanos) -> Self {
         let slice = slice.max(Nanos(1));
-        Self { slice, slice_min: slice_min.min(slice), clock: 0, waiting: Waiting::new(CAPACITY) }
+        Self { slice, slice_min: slice_min.min(slice), clock: 0, waiting: Waiting::default() }
     }
 
     /// Charges a task for its last run and says when it is due.
@@ -117,19 +118,15 @@ impl Gthulhu {
 impl Scheduler for Gthulhu {
     type Task = Account;
 
+    fn start(&mut self, cx: &mut Context<'_, Account>) {
+        self.waiting = Waiting::new(cx.pool(), CAPACITY);
+    }
+
     fn enqueue(&mut self, cx: &mut Context<'_, Account>, task: &Queued) -> Verdict {
         let deadline = self.deadline(cx.task(task), task);
         let decision = task.anywhere().vtime(deadline);
-        let entry = Entry {
-            deadline,
-            enqueued_at: task.enqueued_at,
-            pid: task.id.pid,
-            last: task.cpu,
-            allowed: task.allowed,
-            weight: task.weight,
-            decision,
-        };
-        match self.waiting.push(entry) {
+        let entry = Entry { last: task.cpu, weight: task.weight, allowed: task.allowed, decision };
+        match self.waiting.push(task.enqueued_at, entry) {
             Ok(()) => Verdict::Keep,
             Err(entry) => entry.decision.slice(self.slice_min).into(),
         }
@@ -138,15 +135,14 @@ impl Scheduler for Gthulhu {
     fn dispatch(&mut self, cx: &mut Context<'_, Account>) {
         // A copy, to give each idle CPU away once in this batch.
         let mut idle = *cx.idle();
-        while let Some(entry) = self.waiting.pop() {
-            let slice = self.slice(entry.weight, self.waiting.len() + 1, idle.nr_cpus());
+        while let Some(entry) = self.waiting.peek() {
+            let slice = self.slice(entry.weight, self.waiting.len(), idle.nr_cpus());
             let cpu = place(&entry, &idle);
             let decision = entry.decision.slice(slice);
             if let Err(Full(_)) = cx.send(cpu.map_or(decision, |cpu| decision.on(cpu))) {
-                // There was room for it a moment ago.
-                let _ = self.waiting.push(entry);
                 break;
             }
+            self.waiting.pop();
             if let Some(cpu) = cpu {
                 idle.set(cpu, false);
             }

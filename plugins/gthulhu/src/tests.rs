@@ -69,11 +69,15 @@ fn a_batch_shares_the_slice() {
 
 #[test]
 fn a_batch_larger_than_the_memory_for_it_is_sent_all_the_same() {
-    let policy = Gthulhu { waiting: Waiting::new(3), ..Gthulhu::default() };
-    let mut agent = Agent::new(Script::new(2), policy);
-    agent.turn();
-    (1..=8).for_each(|pid| agent.backend_mut().queue(task(pid, 1)));
-    assert_eq!(agent.turn().decisions, 8);
+    // From none at all to enough for all of them.
+    for (bytes, ordered) in [(0, 8), (4 << 10, 8), (64 << 10, 8)] {
+        let mut agent = qumun::builder("small").pool(bytes).agent(Script::new(2), Gthulhu::default());
+        agent.policy_mut().waiting = Waiting::default();
+        agent.turn();
+        assert!(agent.stats().pool_in_use <= agent.stats().pool_capacity);
+        (1..=8).for_each(|pid| agent.backend_mut().queue(task(pid, 1)));
+        assert_eq!(agent.turn().decisions, ordered);
+    }
 }
 
 fn anything() -> impl Strategy<Value = Queued> {

@@ -1,78 +1,56 @@
-//! The tasks of a batch, earliest deadline first, in memory that is allocated once.
+//! The tasks of a batch, earliest deadline first, in memory that is taken once.
 
-use std::cmp::{Ordering, Reverse};
-use std::collections::BinaryHeap;
-
-use qumun::{Affinity, Cpu, Decision, Nanos, Pid};
+use qumun::pool::{Handle, Heap};
+use qumun::{Affinity, Cpu, Decision, Nanos};
 
 /// A task that waits to be sent.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Entry {
-    pub(crate) deadline: u64,
-    pub(crate) enqueued_at: Nanos,
-    pub(crate) pid: Pid,
     pub(crate) last: Cpu,
-    pub(crate) allowed: Affinity,
     pub(crate) weight: u32,
+    pub(crate) allowed: Affinity,
+    /// Its virtual time is the deadline.
     pub(crate) decision: Decision,
 }
 
-impl Entry {
-    fn key(&self) -> (u64, Nanos, Pid) {
-        (self.deadline, self.enqueued_at, self.pid)
-    }
-}
-
-impl PartialEq for Entry {
-    fn eq(&self, other: &Self) -> bool {
-        self.key() == other.key()
-    }
-}
-
-impl Eq for Entry {}
-
-impl PartialOrd for Entry {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for Entry {
-    fn cmp(&self, other: &Self) -> Ordering {
-        self.key().cmp(&other.key())
-    }
-}
-
-/// The earliest deadline first; then who waits longest; then the lower pid.
-#[derive(Debug)]
+/// The earliest deadline first; then who waits longest; then as they came.
+#[derive(Debug, Default)]
 pub(crate) struct Waiting {
-    heap: BinaryHeap<Reverse<Entry>>,
-    capacity: usize,
+    /// None before the policy has been started.
+    heap: Option<Heap<Entry, (u64, Nanos)>>,
 }
 
 impl Waiting {
-    pub(crate) fn new(capacity: usize) -> Self {
-        Self { heap: BinaryHeap::with_capacity(capacity), capacity }
+    /// With room for so many tasks, or for as many as the pool has memory for.
+    pub(crate) fn new(pool: &Handle, capacity: usize) -> Self {
+        let halves = std::iter::successors(Some(capacity), |n| Some(n / 2)).take_while(|&n| n > 0);
+        Self { heap: halves.into_iter().find_map(|n| Heap::new(pool, n).ok()) }
     }
 
     /// Gives the entry back if there is no room.
-    pub(crate) fn push(&mut self, entry: Entry) -> Result<(), Entry> {
-        if self.heap.len() >= self.capacity {
+    pub(crate) fn push(&mut self, enqueued_at: Nanos, entry: Entry) -> Result<(), Entry> {
+        let Some(heap) = &mut self.heap else {
             return Err(entry);
-        }
-        self.heap.push(Reverse(entry));
-        Ok(())
+        };
+        heap.push((entry.decision.get_vtime(), enqueued_at), entry).map(|_| ())
+    }
+
+    /// The first one, which stays.
+    pub(crate) fn peek(&self) -> Option<Entry> {
+        Some(*self.heap.as_ref()?.peek()?.1)
     }
 
     pub(crate) fn pop(&mut self) -> Option<Entry> {
-        self.heap.pop().map(|Reverse(entry)| entry)
+        Some(self.heap.as_mut()?.pop()?.1)
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.heap.len()
+        self.heap.as_ref().map_or(0, Heap::len)
     }
 
     pub(crate) fn clear(&mut self) {
-        self.heap.clear();
+        if let Some(heap) = &mut self.heap {
+            heap.clear();
+        }
     }
 }

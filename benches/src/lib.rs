@@ -1,0 +1,1 @@
+//! Nothing is here; see `benches/`. Raw figures of the lab are in `runs/`.
