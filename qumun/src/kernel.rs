@@ -125,8 +125,6 @@ pub struct Link {
     nr_cpus: u32,
     runs_seen: u64,
     fruitless: u32,
-    /// The epoch acknowledged last, as far as an event carries it.
-    epoch: u32,
     /// Why the core did not take this thread for the agent.
     refused: Option<String>,
 }
@@ -152,7 +150,6 @@ impl Link {
             nr_cpus,
             runs_seen: 0,
             fruitless: 0,
-            epoch: 0,
             refused: None,
         })
     }
@@ -168,7 +165,7 @@ impl Link {
         match raw.kind {
             wire::EVENT_EXIT => Some(Event::Exit(id)),
             // One that was sent on the eve of a new epoch: the core has that task already.
-            wire::EVENT_QUEUED if raw.epoch != self.epoch => None,
+            wire::EVENT_QUEUED if !self.agent.is_current(raw.epoch) => None,
             wire::EVENT_QUEUED => Some(Event::Queued(Queued {
                 id,
                 tgid: Pid(raw.tgid),
@@ -200,11 +197,10 @@ impl Backend for Link {
     }
 
     fn epoch(&self) -> Epoch {
-        Epoch(self.agent.view_word(ViewWord::Epoch))
+        Epoch(self.agent.epoch())
     }
 
     fn acknowledge(&mut self, epoch: Epoch) {
-        self.epoch = epoch.0 as u32;
         self.agent.acknowledge(epoch.0);
     }
 
