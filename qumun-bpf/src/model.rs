@@ -53,8 +53,12 @@ struct Shared {
     consumer: AtomicU64,
     producer: AtomicU64,
     slots: Vec<Slot>,
-    /// The kernel's lock around reserve.
-    lock: Mutex<()>,
+    /// The kernel's lock around reserve, with the producer's position; and the consumer's position of
+    /// its side of the other ring. The kernel reads them from the words that it alone writes. Here it
+    /// does not: loom remembers one last access to a word, and a thread that reads what it is about to
+    /// write hides the other thread's access, and with it half of the orders.
+    reserved: Mutex<u64>,
+    drained: Mutex<u64>,
     weak: Weak,
 }
 
@@ -70,7 +74,8 @@ impl Ring {
             consumer: AtomicU64::new(0),
             producer: AtomicU64::new(0),
             slots: (0..slots).map(slot).collect(),
-            lock: Mutex::new(()),
+            reserved: Mutex::new(0),
+            drained: Mutex::new(0),
             weak,
         }))
     }
@@ -93,14 +98,15 @@ impl Ring {
     /// `__bpf_ringbuf_reserve`: the position of a busy record, `None` when there is no room.
     pub fn reserve(&self) -> Option<u64> {
         let consumer = self.0.consumer.load(Ordering::Acquire);
-        let _lock = self.0.lock.lock().expect("no thread panics with it");
-        let at = self.0.producer.load(Ordering::Relaxed);
+        let mut reserved = self.0.reserved.lock().expect("no thread panics with it");
+        let at = *reserved;
         // The kernel compares with the mask, which leaves one byte free; so does it here.
         if (at + STEP).wrapping_sub(consumer) > self.size() {
             return None;
         }
         self.slot(at).header.store(8 | BUSY, Ordering::Relaxed);
-        self.0.producer.store(at + STEP, Ordering::Release);
+        *reserved = at + STEP;
+        self.0.producer.store(*reserved, Ordering::Release);
         Some(at)
     }
 
@@ -121,7 +127,8 @@ impl Ring {
     /// `__bpf_user_ringbuf_peek`, the callback's read, and `__bpf_user_ringbuf_sample_release`.
     pub fn drain_one(&self) -> Option<u64> {
         let producer = self.0.producer.load(Ordering::Acquire);
-        let at = self.0.consumer.load(Ordering::Acquire);
+        let mut drained = self.0.drained.lock().expect("no thread panics with it");
+        let at = *drained;
         if at >= producer {
             return None;
         }
@@ -130,7 +137,8 @@ impl Ring {
             // SAFETY: loom panics when another thread writes the cell meanwhile.
             unsafe { *p }
         });
-        self.0.consumer.store(at + STEP, Ordering::Release);
+        *drained = at + STEP;
+        self.0.consumer.store(*drained, Ordering::Release);
         Some(value)
     }
 }

@@ -1,14 +1,20 @@
 //! Every order in which the kernel and we can touch the rings, by [loom](https://docs.rs/loom):
-//! `cargo xtask loom`. The code under test is that of production; loom's memory is under it.
+//! `make loom`. The code under test is that of production; loom's memory is under it.
 //!
 //! Each ordering has two tests: one that passes, and one (`should_panic`) that runs the same threads
 //! with that ordering relaxed and must fail, so that the first is known to look.
 #![cfg(loom)]
 #![allow(missing_docs)]
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use loom::thread;
 use qumun_bpf::model::{Ring, Weak, Word};
 use qumun_bpf::protocol::{Consumer, Position, Producer};
+
+/// loom tries orders; this counts those that matter. The loops here end whether or not the other side
+/// came: if it never came in between, the test has seen nothing.
+static LAPPED: [AtomicUsize; 2] = [AtomicUsize::new(0), AtomicUsize::new(0)];
 
 /// One CPU sends more events than fit; the agent reads them, releasing after each batch.
 fn events(weak: Weak) {
@@ -27,6 +33,7 @@ fn events(weak: Weak) {
         read(&mut consumer);
         read(&mut consumer);
         let sent = cpu.join().unwrap();
+        LAPPED[0].fetch_add(usize::from(sent.len() > 2), Ordering::Relaxed);
         read(&mut consumer);
         assert_eq!(seen, sent, "each event once, in order");
         assert_eq!(consumer.corrupted(), 0);
@@ -36,19 +43,20 @@ fn events(weak: Weak) {
 #[test]
 fn each_event_is_read_once_and_whole() {
     events(Weak::Nothing);
+    assert!(LAPPED[0].load(Ordering::Relaxed) > 100, "the ring was reused while it was read");
 }
 
 /// Consumer::look, Acquire on the producer's position: without, the header of the last lap is taken
 /// for a submitted record.
 #[test]
-#[should_panic]
+#[should_panic(expected = "each event once")]
 fn the_producer_position_must_be_acquired() {
     events(Weak::Load(Position::Producer));
 }
 
 /// Consumer::pop, Acquire on the header: without, the record may not be there yet.
 #[test]
-#[should_panic]
+#[should_panic(expected = "Causality violation")]
 fn the_header_must_be_acquired() {
     events(Weak::Header);
 }
@@ -56,7 +64,7 @@ fn the_header_must_be_acquired() {
 /// Consumer::release, Release on the consumer's position: without, the kernel writes into a record
 /// that is still being copied.
 #[test]
-#[should_panic]
+#[should_panic(expected = "Causality violation")]
 fn the_consumer_position_must_be_released() {
     events(Weak::Store(Position::Consumer));
 }
@@ -99,10 +107,10 @@ fn decisions(weak: Weak) {
         let mut sent = Vec::new();
         for batch in [1..=2, 3..=4] {
             sent.extend(batch.filter(|n| producer.push(&Word(*n))));
-            eprintln!("DBG {sent:?}");
             producer.publish();
         }
         let mut seen = core.join().unwrap();
+        LAPPED[1].fetch_add(usize::from(sent.len() > 2), Ordering::Relaxed);
         seen.extend(std::iter::from_fn(|| ring.drain_one()));
         assert_eq!(seen, sent, "each decision once, in order");
     });
@@ -111,11 +119,12 @@ fn decisions(weak: Weak) {
 #[test]
 fn each_decision_is_read_once_and_whole() {
     decisions(Weak::Nothing);
+    assert!(LAPPED[1].load(Ordering::Relaxed) > 100, "the ring was reused while it was read");
 }
 
 /// Producer::publish, Release on the producer's position: without, the core reads what is not there yet.
 #[test]
-#[should_panic]
+#[should_panic(expected = "what was published is a record")]
 fn the_published_position_must_be_released() {
     decisions(Weak::Store(Position::Producer));
 }
@@ -123,7 +132,7 @@ fn the_published_position_must_be_released() {
 /// Producer::reserve, Acquire on the consumer's position: without, we write into a record that the core
 /// is still copying.
 #[test]
-#[should_panic]
+#[should_panic(expected = "Causality violation")]
 fn the_core_s_position_must_be_acquired() {
     decisions(Weak::Load(Position::Consumer));
 }

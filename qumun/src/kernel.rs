@@ -144,14 +144,7 @@ impl Link {
         bpf_agent::lock_memory()?;
         let agent = bpf_agent::Agent::map(fds)?;
         let nr_cpus = u32::try_from(agent.view_word(ViewWord::NrCpuIds)).unwrap_or(crate::MAX_CPUS);
-        Ok(Self {
-            agent,
-            idle: IdleView::new(nr_cpus),
-            nr_cpus,
-            runs_seen: 0,
-            fruitless: 0,
-            refused: None,
-        })
+        Ok(Self { agent, idle: IdleView::new(nr_cpus), nr_cpus, runs_seen: 0, fruitless: 0, refused: None })
     }
 
     /// Writes raw bytes into the live decision ring: for tests that play a hostile agent.

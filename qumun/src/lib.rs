@@ -80,6 +80,7 @@ pub mod kernel;
 mod scheduler;
 #[cfg(feature = "sim")]
 pub mod sim;
+mod sync;
 mod tasks;
 mod units;
 
