@@ -147,6 +147,8 @@ static __always_inline int apply(struct bpf_iter_scx_dsq *it, struct qm_decision
 		goto out;
 	}
 	if (!slice)
+		slice = t->slice_ns;
+	if (!slice)
 		slice = config.slice_ns;
 	else if (slice < config.slice_min_ns)
 		slice = config.slice_min_ns;
@@ -166,6 +168,9 @@ static __always_inline int apply(struct bpf_iter_scx_dsq *it, struct qm_decision
 		goto out;
 	}
 	t->placed_at = turn->now;
+	/* A CPU that a realtime task holds now runs nothing of ours: whoever is free first may take it. */
+	if (cpu != QM_CPU_ANY && READ_ONCE(cpu_ctx(cpu)->taken))
+		cpu = QM_CPU_ANY;
 	if (cpu != QM_CPU_ANY && (!cpu_usable(cpu) || !bpf_cpumask_test_cpu(cpu, p->cpus_ptr))) {
 		if (dsq_move_vtime(it, p, DSQ_CORE, config.slice_ns, t->vtime)) {
 			bucket_close(bucket);

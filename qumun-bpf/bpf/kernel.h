@@ -34,7 +34,7 @@ typedef _Bool bool;
 /* Map definitions, as libbpf reads them from BTF. */
 #define __uint(name, val) int(*name)[val]
 #define __type(name, val) __typeof__(val) *name
-enum { MAP_ARRAY = 2, MAP_RINGBUF = 27, MAP_TASK_STORAGE = 29, MAP_USER_RINGBUF = 31 };
+enum { MAP_ARRAY = 2, MAP_RINGBUF = 27, MAP_TASK_STORAGE = 29, MAP_USER_RINGBUF = 31, MAP_CGRP_STORAGE = 32 };
 #define BPF_F_NO_PREALLOC 1
 #define BPF_F_MMAPABLE 1024
 #define BPF_LOCAL_STORAGE_CREATE 1
@@ -50,6 +50,7 @@ struct bpf_dynptr {
 	u64 opaque[2];
 } __attribute__((aligned(8)));
 struct task_struct;
+struct cgroup;
 static void *(*bpf_map_lookup_elem)(void *map, const void *key) = (void *)1;
 static u64 (*bpf_ktime_get_ns)(void) = (void *)5;
 static long (*bpf_trace_printk)(const char *fmt, u32 size, ...) = (void *)6;
@@ -67,6 +68,7 @@ static long (*bpf_timer_set_callback)(struct bpf_timer *t, void *fn) = (void *)1
 static long (*bpf_timer_start)(struct bpf_timer *t, u64 ns, u64 flags) = (void *)171;
 static long (*bpf_dynptr_read)(void *dst, u32 len, const struct bpf_dynptr *src, u32 off,
 			       u64 flags) = (void *)201;
+static void *(*bpf_cgrp_storage_get)(void *map, struct cgroup *cgrp, void *value, u64 flags) = (void *)210;
 static long (*bpf_user_ringbuf_drain)(void *map, void *fn, void *ctx, u64 flags) = (void *)209;
 
 /* Kernel types, only the fields we read. */
@@ -87,6 +89,7 @@ struct sched_ext_entity {
 	u32 weight;
 	u64 slice;
 	u64 dsq_vtime;
+	u64 tid;
 } CORE;
 struct task_struct {
 	u32 flags;
@@ -109,7 +112,15 @@ struct scx_exit_info {
 	char *msg;
 	char *dump;
 } CORE;
-struct scx_init_task_args;
+struct scx_init_task_args {
+	bool fork;
+} CORE;
+struct scx_cgroup_init_args {
+	u32 weight;
+	u64 bw_period_us;
+	u64 bw_quota_us;
+} CORE;
+struct scx_dump_ctx;
 struct scx_exit_task_args;
 struct scx_cpu_acquire_args;
 struct scx_cpu_release_args;
@@ -160,13 +171,26 @@ struct sched_ext_ops {
 	void (*running)(struct task_struct *p);
 	void (*stopping)(struct task_struct *p, bool runnable);
 	void (*quiescent)(struct task_struct *p, u64 deq_flags);
+	void (*set_weight)(struct task_struct *p, u32 weight);
+	void (*set_cpumask)(struct task_struct *p, const struct cpumask *mask);
 	void (*update_idle)(s32 cpu, bool idle);
 	s32 (*init_task)(struct task_struct *p, struct scx_init_task_args *args);
 	void (*exit_task)(struct task_struct *p, struct scx_exit_task_args *args);
 	void (*enable)(struct task_struct *p);
 	void (*disable)(struct task_struct *p);
+	void (*dump)(struct scx_dump_ctx *ctx);
+	void (*dump_cpu)(struct scx_dump_ctx *ctx, s32 cpu, bool idle);
+	void (*dump_task)(struct scx_dump_ctx *ctx, struct task_struct *p);
+	s32 (*cgroup_init)(struct cgroup *cgrp, struct scx_cgroup_init_args *args);
+	void (*cgroup_exit)(struct cgroup *cgrp);
+	s32 (*cgroup_prep_move)(struct task_struct *p, struct cgroup *from, struct cgroup *to);
+	void (*cgroup_move)(struct task_struct *p, struct cgroup *from, struct cgroup *to);
+	void (*cgroup_cancel_move)(struct task_struct *p, struct cgroup *from, struct cgroup *to);
+	void (*cgroup_set_weight)(struct cgroup *cgrp, u32 weight);
+	void (*cgroup_set_bandwidth)(struct cgroup *cgrp, u64 period_us, u64 quota_us, u64 burst_us);
 	void (*cpu_online)(s32 cpu);
 	void (*cpu_offline)(s32 cpu);
+	void (*cpu_acquire)(s32 cpu, struct scx_cpu_acquire_args *args);
 	void (*cpu_release)(s32 cpu, struct scx_cpu_release_args *args);
 	s32 (*init)(void);
 	void (*exit)(struct scx_exit_info *ei);

@@ -68,6 +68,10 @@ extern void scx_bpf_dispatch_from_dsq_set_slice(struct bpf_iter_scx_dsq *it__ite
 extern void scx_bpf_dsq_move_set_vtime(struct bpf_iter_scx_dsq *it__iter, u64 vtime) KFUNC;
 extern void scx_bpf_dispatch_from_dsq_set_vtime(struct bpf_iter_scx_dsq *it__iter, u64 vtime) KFUNC;
 extern bool scx_bpf_task_set_slice(struct task_struct *p, u64 slice) KFUNC;
+extern s32 scx_bpf_select_cpu_dfl(struct task_struct *p, s32 prev_cpu, u64 wake_flags, bool *is_idle) KFUNC;
+extern struct cgroup *scx_bpf_task_cgroup(struct task_struct *p) KFUNC;
+extern void bpf_cgroup_release(struct cgroup *cgrp) KFUNC;
+extern void scx_bpf_dump_bstr(char *fmt, unsigned long long *data, u32 data__sz) __ksym;
 extern u32 scx_bpf_reenqueue_local(void) KFUNC;
 extern void scx_bpf_reenqueue_local___v2___q(void) KFUNC;
 

@@ -28,7 +28,6 @@
 #define AGENT_BEAT_NS (500 * MS)
 /* While degraded: one bounded turn of the agent in this time. */
 #define AGENT_PROBE_NS (10 * MS)
-#define TIMER_NS (10 * MS)
 #define DWELL_MIN_NS (100 * MS)
 #define DWELL_MAX_NS (2000 * MS)
 #define RELAPSE_NS (1000 * MS)
@@ -50,8 +49,12 @@ const volatile struct qm_config config SEC(".rodata.qm_config") = {
 	.slice_max_ns = 20 * MS,
 	.late_ns = 30 * MS,
 	.preempt_ns = MS,
+	.heartbeat_ns = 10 * MS,
 	.nr_cpu_ids = 1,
 };
+
+#define OPTION(o) (config.options & QM_OPT_##o)
+#define SUBSCRIBED(kind) (config.events & 1U << (kind))
 
 struct qm_view view SEC(".bss.qm_view");
 struct qm_agent agent SEC(".bss.qm_agent");
@@ -85,11 +88,14 @@ struct task_ctx {
 	u64 started_at;
 	u64 stopped_at;
 	u64 enqueued_at;
+	u64 label;     /* set by user space, inherited by children */
+	u64 slice_ns;  /* the same; 0: the default */
 	u64 placed_at; /* when it came into the queue where it waits now */
 	u32 bucket; /* which of core.undecided[] counts the open event */
 	u8 sampled;
 	u8 reclaim; /* kswapd and its kind: the agent's memory may depend on it */
-	u16 pad;
+	u8 moving; /* between cgroups */
+	u8 pad;
 };
 
 struct {
@@ -98,6 +104,20 @@ struct {
 	__type(key, int);
 	__type(value, struct task_ctx);
 } qm_tasks SEC(".maps");
+
+/* Per cgroup, while a policy subscribes to it. */
+struct cgroup_ctx {
+	u64 quota_us;
+	u64 period_us;
+	u32 weight;
+	u32 pad;
+};
+struct {
+	__uint(type, MAP_CGRP_STORAGE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, int);
+	__type(value, struct cgroup_ctx);
+} qm_cgroups SEC(".maps");
 
 /* On whose side a waiting task is. */
 enum { SIDE_CORE, SIDE_AGENT, SIDES };
@@ -116,10 +136,12 @@ struct cpu_ctx {
 	u32 pinned; /* DSQ_PINNED may hold a task; set before each insert */
 	u32 placed; /* DSQ_PLACED may hold a task; set after each move, by any CPU */
 	u32 online;
+	u32 taken; /* by a realtime or deadline task */
 	u32 turn; /* which of the agent's queues goes first */
 	u32 kept; /* decisions in this CPU's batch that came before their task */
 	u32 batch; /* how many decisions are in it */
 	u64 rescued_at; /* when its own queue was searched for long waiters */
+	u64 overran_at; /* when a run was last cut short for its length */
 };
 struct cpu_ctx cpus[QM_MAX_CPUS] SEC(".bss.qm_cpus");
 
@@ -142,7 +164,6 @@ struct core_state {
 	u32 agent_queued; /* it waits in DSQ_AGENT */
 	u32 decisions_left; /* a drain stopped at its limit */
 	u32 shared;	  /* DSQ_SHARED may hold a task */
-	u32 nr_online;	  /* CPUs that may be used */
 	u32 rescue_cpu;	  /* whose queue is searched for long waiters next */
 	u64 preempt_at;	  /* when a slice was cut for the agent last */
 	u64 printed_at;
@@ -178,6 +199,12 @@ static __always_inline struct cpu_ctx *cpu_ctx(s32 cpu)
 static __always_inline struct task_ctx *task_ctx(struct task_struct *p)
 {
 	return bpf_task_storage_get(&qm_tasks, p, NULL, 0);
+}
+
+/* The slice of a task for which no decision names one. */
+static __always_inline u64 own_slice(struct task_ctx *t)
+{
+	return t->slice_ns ?: config.slice_ns;
 }
 
 static __always_inline bool before(u64 a, u64 b)

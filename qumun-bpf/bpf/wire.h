@@ -20,6 +20,12 @@
 /* qm_event.kind */
 #define QM_EVENT_QUEUED 1 /* a task wants to run and waits for a decision */
 #define QM_EVENT_EXIT 2	  /* a task is gone: forget what was kept about it */
+/* Only for a policy that subscribes (qm_config.events); they need no answer. */
+#define QM_EVENT_FORK 3		/* a task came into being; waker: its parent */
+#define QM_EVENT_AFFINITY 4	/* allowed, nr_cpus_allowed */
+#define QM_EVENT_WEIGHT 5	/* weight */
+#define QM_EVENT_CGROUP 6	/* cgroup_id: where the task is now */
+#define QM_EVENT_CGROUP_WEIGHT 7 /* of cgroup_id: cgroup_weight, exec_runtime us of each vtime us, or 0 */
 
 /* qm_event.flags */
 #define QM_EVENT_SAMPLED 1 /* the legs of this wakeup are timed: stamp the decision */
@@ -37,6 +43,8 @@ struct qm_event {
 	u64 exec_runtime; /* ns on a CPU since the last sleep */
 	u64 vtime;	  /* the core's own virtual time of the task, weight applied */
 	u64 allowed;	  /* affinity of CPUs 0..63, one bit each */
+	u64 label;	  /* set by user space (qumun_task), inherited; means nothing to the core */
+	u64 tid;	  /* the kernel's own number of the task, never used twice; 0 where there is none */
 	s32 pid;
 	s32 tgid;
 	s32 cpu;   /* where it ran last */
@@ -46,7 +54,7 @@ struct qm_event {
 	u32 epoch; /* of the agreement between core and agent, see qm_view.epoch */
 	u32 flags;
 	u32 kind;
-	u32 reserved;
+	u32 cgroup_weight; /* cpu.weight of its cgroup, if the policy subscribed to it; else 100 */
 	char comm[16];
 };
 
@@ -79,6 +87,18 @@ struct qm_select {
 struct qm_preempt {
 	s32 cpu;
 	u32 reserved;
+};
+
+/* Argument of qumun_task: what is kept about one task. */
+struct qm_task {
+	s32 pid;
+	u32 set;      /* in: 1 to set label and slice_ns, 0 to read */
+	u64 label;
+	u64 slice_ns; /* for this task where a decision names none; 0: the core's default */
+	u64 generation;
+	u64 state; /* of custody: 0 none, 1 parked, 2 placed */
+	u64 tid;
+	u64 vtime;
 };
 
 #define QM_SELECT_MAX 64
@@ -119,7 +139,10 @@ struct qm_view {
 	u64 left;		 /* degraded periods ended */
 	u64 degraded_ns;	 /* total length of the ended ones */
 	u64 longest_late_ns;	 /* largest time by which an event was late when the latch fell */
-	u64 rescued;		 /* placed tasks that a policy let wait too long, served by the core */
+	u64 rescued;		 /* tasks that had waited too long, served by the core out of turn */
+	u64 agent_ran_at;	 /* when the agent was put on a CPU last */
+	u64 nr_online;		 /* CPUs that may be used */
+	u64 nr_cgroups;		 /* that the core was told of; 0 without a subscriber */
 };
 
 /* What the agent shows. User space writes it, so the core believes nothing in it but `ack`. */
@@ -132,6 +155,11 @@ struct qm_agent {
 	u64 ring_full;
 	u64 allocations; /* on the agent's thread since it began to schedule */
 	u64 resyncs;
+	u64 held;	 /* tasks that the policy keeps */
+	u64 pool_size;	 /* bytes */
+	u64 pool_used;
+	u64 minor_faults; /* page faults on the agent's thread since it began to schedule */
+	u64 major_faults;
 	struct qm_request requests[QM_SELECT_MAX];
 };
 
@@ -165,6 +193,12 @@ struct qm_counters {
 	u64 retried;	   /* decisions that came before their task was parked, and waited for it */
 	u64 reenqueued;	   /* times another class took the CPU and its local queue was handed back */
 	u64 max_parked_ns; /* longest that a task was parked */
+	u64 idle_bypass;   /* wakeups placed on an idle CPU by the kernel's own selection */
+	u64 overruns;	   /* runs longer than qm_config.max_run_ns that were cut short */
+	u64 notes_sent;	   /* events that need no answer */
+	u64 notes_dropped; /* those that found the ring full */
+	u64 inherited;	   /* tasks that got label and slice from their parent */
+	u64 running;	   /* 1 while a task of ours runs here: a state, not a count */
 };
 
 /* Legs of a sampled wakeup: enqueued, seen, decided, inserted, running; the last is the whole. */
@@ -194,18 +228,27 @@ struct qm_config {
 	u64 slice_max_ns;
 	u64 late_ns;	  /* D: an event undecided for this long makes the core take over */
 	u64 preempt_ns;	  /* cut a running slice for the agent when it has not run for this long */
+	u64 max_run_ns;	  /* no run is longer than this while others wait; 0: no limit but the slice */
+	u64 heartbeat_ns; /* of the timer that checks the latch */
 	u32 nr_cpu_ids;
 	u32 debug;
+	u32 options; /* QM_OPT_* */
+	u32 events;  /* one bit for each kind of event subscribed to: 1 << QM_EVENT_* */
 };
 
+#define QM_OPT_BUILTIN_IDLE 1  /* an idle CPU found by the kernel's own selection is used at once */
+#define QM_OPT_KEEP_LOCAL 2    /* tasks bound to one CPU go to its local queue, ahead of all others */
+#define QM_OPT_EARLY_KTHREADS 4 /* kernel threads are never asked about */
+
+
 #define QM_SAME(cond) _Static_assert(cond, #cond)
-QM_SAME(sizeof(struct qm_event) == 128);
+QM_SAME(sizeof(struct qm_event) == 144);
 QM_SAME(__builtin_offsetof(struct qm_event, generation) == 8);
 QM_SAME(__builtin_offsetof(struct qm_event, allowed) == 64);
-QM_SAME(__builtin_offsetof(struct qm_event, pid) == 72);
-QM_SAME(__builtin_offsetof(struct qm_event, weight) == 88);
-QM_SAME(__builtin_offsetof(struct qm_event, kind) == 104);
-QM_SAME(__builtin_offsetof(struct qm_event, comm) == 112);
+QM_SAME(__builtin_offsetof(struct qm_event, pid) == 88);
+QM_SAME(__builtin_offsetof(struct qm_event, weight) == 104);
+QM_SAME(__builtin_offsetof(struct qm_event, kind) == 120);
+QM_SAME(__builtin_offsetof(struct qm_event, comm) == 128);
 QM_SAME(sizeof(struct qm_decision) == 56);
 QM_SAME(__builtin_offsetof(struct qm_decision, vtime) == 16);
 QM_SAME(__builtin_offsetof(struct qm_decision, pid) == 40);
@@ -214,14 +257,15 @@ QM_SAME(sizeof(struct qm_hello) == 8);
 QM_SAME(sizeof(struct qm_select) == 8);
 QM_SAME(sizeof(struct qm_preempt) == 8);
 QM_SAME(sizeof(struct qm_request) == 8);
-QM_SAME(sizeof(struct qm_view) == 264);
+QM_SAME(sizeof(struct qm_view) == 288);
+QM_SAME(sizeof(struct qm_task) == 56);
 QM_SAME(__builtin_offsetof(struct qm_view, mode) == 128);
 QM_SAME(__builtin_offsetof(struct qm_view, agent_pid) == 192);
 QM_SAME(__builtin_offsetof(struct qm_view, left) == 232);
-QM_SAME(sizeof(struct qm_agent) == 64 + 8 * QM_SELECT_MAX);
-QM_SAME(sizeof(struct qm_counters) == 24 * 8);
+QM_SAME(sizeof(struct qm_agent) == 104 + 8 * QM_SELECT_MAX);
+QM_SAME(sizeof(struct qm_counters) == 30 * 8);
 QM_SAME(sizeof(struct qm_legs) == QM_LEGS * QM_LEG_BUCKETS * 8);
 QM_SAME(__builtin_offsetof(struct qm_exit, reason) == 16);
 QM_SAME(__builtin_offsetof(struct qm_exit, dump) == 1168);
-QM_SAME(sizeof(struct qm_config) == 48);
+QM_SAME(sizeof(struct qm_config) == 72);
 #endif

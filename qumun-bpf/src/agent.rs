@@ -256,7 +256,7 @@ pub enum PageWord {
 }
 
 /// `BPF_PROG_RUN` of a SYSCALL program with `args` as its context.
-fn run<T>(program: BorrowedFd<'_>, args: &mut T, name: &str) -> Result<()> {
+pub(crate) fn run<T>(program: BorrowedFd<'_>, args: &mut T, name: &str) -> Result<()> {
     /// The part of `union bpf_attr` that BPF_PROG_RUN reads (include/uapi/linux/bpf.h).
     #[repr(C)]
     #[derive(Default)]

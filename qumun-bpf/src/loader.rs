@@ -11,18 +11,21 @@ use std::sync::Mutex;
 use libbpf_rs::btf::{Btf, types};
 use libbpf_rs::{Link, MapCore, Object, ObjectBuilder, OpenObject, PrintLevel};
 
-use crate::agent::AgentFds;
+use crate::agent::{self, AgentFds};
 use crate::map::{Mapping, Shared, page_size};
 use crate::probe::Probe;
-use crate::stats::{self, Leg};
-use crate::wire::{AgentPage, Config, Counters, Exit, LEGS, Legs, View};
-use crate::{Error, ErrorKind, Result};
+use crate::stats::{self, Leg, Statistics};
+use crate::wire::{
+    AgentPage, Config, Counters, EVENT_AFFINITY, EVENT_CGROUP, EVENT_CGROUP_WEIGHT, EVENT_WEIGHT, Exit, LEGS,
+    Legs, View,
+};
+use crate::{Error, ErrorKind, Result, wire};
 
 /// The compiled core.
 const OBJECT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/core.bpf.o"));
 
 /// Functions of `struct sched_ext_ops` in the order of `bpf/kernel.h`, with their programs.
-const MEMBERS: [(&str, &str); 18] = [
+const MEMBERS: [(&str, &str); 31] = [
     ("select_cpu", "qumun_pick_cpu"),
     ("enqueue", "qumun_enqueue"),
     ("dequeue", "qumun_dequeue"),
@@ -31,13 +34,26 @@ const MEMBERS: [(&str, &str); 18] = [
     ("running", "qumun_running"),
     ("stopping", "qumun_stopping"),
     ("quiescent", "qumun_quiescent"),
+    ("set_weight", "qumun_set_weight"),
+    ("set_cpumask", "qumun_set_cpumask"),
     ("update_idle", "qumun_update_idle"),
     ("init_task", "qumun_init_task"),
     ("exit_task", "qumun_exit_task"),
     ("enable", "qumun_enable"),
     ("disable", "qumun_disable"),
+    ("dump", "qumun_dump"),
+    ("dump_cpu", "qumun_dump_cpu"),
+    ("dump_task", "qumun_dump_task"),
+    ("cgroup_init", "qumun_cgroup_init"),
+    ("cgroup_exit", "qumun_cgroup_exit"),
+    ("cgroup_prep_move", "qumun_cgroup_prep_move"),
+    ("cgroup_move", "qumun_cgroup_move"),
+    ("cgroup_cancel_move", "qumun_cgroup_cancel_move"),
+    ("cgroup_set_weight", "qumun_cgroup_set_weight"),
+    ("cgroup_set_bandwidth", "qumun_cgroup_set_bandwidth"),
     ("cpu_online", "qumun_cpu_online"),
     ("cpu_offline", "qumun_cpu_offline"),
+    ("cpu_acquire", "qumun_cpu_acquire"),
     ("cpu_release", "qumun_cpu_release"),
     ("init", "qumun_init"),
     ("exit", "qumun_exit"),
@@ -49,6 +65,8 @@ const DUMP_LEN_AT: usize = FLAGS_AT + 16;
 const NAME_AT: usize = FLAGS_AT + 20;
 const NAME_LEN: usize = 128;
 
+/// Sets and reads what is kept about a task.
+const TASK_PROGRAM: &str = "qumun_task";
 const SWITCH_PROGRAM: &str = "qumun_switch";
 /// The other program on a tracepoint, which every kernel needs.
 const HOTPLUG_PROGRAM: &str = "qumun_hotplug";
@@ -77,8 +95,12 @@ impl Default for Options {
                 slice_max_ns: 20_000_000,
                 late_ns: 30_000_000,
                 preempt_ns: 1_000_000,
+                max_run_ns: 500_000_000,
+                heartbeat_ns: 10_000_000,
                 nr_cpu_ids: 0,
                 debug: 0,
+                options: 0,
+                events: 0,
             },
             timeout_ms: 5000,
             exit_dump_len: 0,
@@ -218,12 +240,17 @@ impl Kernel {
         self.reenqueue_anywhere
     }
 
-    /// Operations not to be used here: missing ones, and of two that tell the same, one.
-    fn unwanted(&self, member: &str) -> bool {
+    /// Operations not to be used here: missing ones, of two that tell the same, one, and those that only tell
+    /// what nobody has subscribed to.
+    fn unwanted(&self, member: &str, config: &Config) -> bool {
+        let unheard = |kinds: &[u32]| kinds.iter().all(|kind| config.events & (1 << kind) == 0);
         match member {
+            "set_weight" if unheard(&[EVENT_WEIGHT]) => true,
+            "set_cpumask" if unheard(&[EVENT_AFFINITY]) => true,
+            name if name.starts_with("cgroup_") && unheard(&[EVENT_CGROUP, EVENT_CGROUP_WEIGHT]) => true,
             "dequeue" => !self.exact_dequeue,
             "quiescent" => self.exact_dequeue,
-            "cpu_release" if self.deprecates_cpu_release() => true,
+            "cpu_acquire" | "cpu_release" if self.deprecates_cpu_release() => true,
             other => !self.members.contains(other),
         }
     }
@@ -258,7 +285,7 @@ fn prepare(open: &mut OpenObject, options: &Options, config: &Config, kernel: &K
                 return Err(incomplete("operations"));
             }
             for (i, (member, program)) in MEMBERS.iter().enumerate() {
-                if kernel.unwanted(member) {
+                if kernel.unwanted(member, config) {
                     ops[i * 8..(i + 1) * 8].fill(0);
                     dropped.insert(*program);
                 }
@@ -387,6 +414,23 @@ impl Loaded {
             select_cpu: program("qumun_select_cpu")?,
             preempt: program("qumun_preempt")?,
         })
+    }
+
+    /// Sets or reads what the core keeps about one task, by `qumun_task`.
+    ///
+    /// # Errors
+    /// When there is no such task.
+    pub fn task(&self, mut task: wire::Task) -> Result<wire::Task> {
+        let program = self.object.progs().find(|p| p.name() == TASK_PROGRAM);
+        let program = program.ok_or_else(|| incomplete(TASK_PROGRAM))?;
+        agent::run(program.as_fd(), &mut task, TASK_PROGRAM)
+            .map_err(|e| Error::new(ErrorKind::Invalid, format!("task {}", task.pid)).because(e))?;
+        Ok(task)
+    }
+
+    /// The statistics, by name.
+    pub fn statistics(&self) -> Statistics {
+        Statistics::new(&self.totals(), &self.view(), &self.agent_page())
     }
 
     /// What the core shows now.

@@ -1,6 +1,6 @@
 //! Counters summed over CPUs, the two ledgers, and the legs of a wakeup.
 
-use crate::wire::{Counters, LEG_BUCKETS, LEGS, Legs};
+use crate::wire::{AgentPage, Counters, LEG_BUCKETS, LEGS, Legs, View};
 
 /// Does everything that was sent or drained have exactly one end?
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,20 +20,110 @@ pub fn sum(per_cpu: &[Counters]) -> Counters {
     for each in per_cpu {
         add!(total, each; ev_sent ev_dispatched ev_bounced ev_cancelled ev_dead ev_taken_over dec_drained
             dec_applied dec_bounced dec_stale dec_refused ring_errors congested kernel_direct core_enqueued
-            exit_dropped kicks preempts activations runs kept retried reenqueued);
+            exit_dropped kicks preempts activations runs kept retried reenqueued idle_bypass overruns
+            notes_sent notes_dropped inherited running);
         total.max_parked_ns = total.max_parked_ns.max(each.max_parked_ns);
     }
     total
 }
 
 /// Name and value of each counter, in the order of the wire.
-pub fn named(c: &Counters) -> [(&'static str, u64); 24] {
+pub fn named(c: &Counters) -> [(&'static str, u64); 30] {
     macro_rules! list {
         ($($field:ident)*) => { [ $( (stringify!($field), c.$field) ),* ] };
     }
     list!(ev_sent ev_dispatched ev_bounced ev_cancelled ev_dead ev_taken_over dec_drained dec_applied
         dec_bounced dec_stale dec_refused ring_errors congested kernel_direct core_enqueued exit_dropped
-        kicks preempts activations runs kept retried reenqueued max_parked_ns)
+        kicks preempts activations runs kept retried reenqueued max_parked_ns idle_bypass overruns
+        notes_sent notes_dropped inherited running)
+}
+
+/// What is counted, under the names that users of the Go original know (its BSS variables), with what was
+/// missing there. Each means what its name says; where that was not so, the comment tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Statistics {
+    /// When the agent was put on a CPU last, in ns of `CLOCK_MONOTONIC`.
+    pub usersched_last_run_at: u64,
+    /// Tasks that wait for the agent to read their event, or for its decision.
+    pub nr_queued: u64,
+    /// Tasks that the policy has and keeps.
+    pub nr_scheduled: u64,
+    /// Tasks on a CPU, the agent included: never more than there are CPUs.
+    pub nr_running: u64,
+    /// CPUs that may be used.
+    pub nr_online_cpus: u64,
+    /// Decisions of the agent that were applied.
+    pub nr_user_dispatches: u64,
+    /// Enqueues that the core decided by itself, for whatever reason.
+    pub nr_kernel_dispatches: u64,
+    /// Events whose task was dequeued or changed before a decision came.
+    pub nr_cancel_dispatches: u64,
+    /// Decisions for a CPU that the task may not use; the core placed the task.
+    pub nr_bounce_dispatches: u64,
+    /// Decisions that were stale or made no sense.
+    pub nr_failed_dispatches: u64,
+    /// Enqueues that found the event ring full; the core placed the task.
+    pub nr_sched_congested: u64,
+    /// Events that ended because the core ran their task.
+    pub taken_over: u64,
+    /// Degraded periods begun.
+    pub degraded: u64,
+    /// Tasks served out of turn because they had waited too long.
+    pub rescued: u64,
+    /// Both ledgers.
+    pub ledgers: Ledgers,
+    /// The agent's pool, in bytes.
+    pub pool_size: u64,
+    /// How much of it is in use.
+    pub pool_used: u64,
+    /// Allocations on the agent's thread since it began to schedule.
+    pub allocations: u64,
+    /// Its page faults.
+    pub minor_faults: u64,
+    /// Those that had to read a disk.
+    pub major_faults: u64,
+}
+
+impl Statistics {
+    /// From what the core and the agent show. What the agent says is bounded by what the core knows.
+    pub fn new(c: &Counters, view: &View, page: &AgentPage) -> Self {
+        let ledgers = ledgers(c);
+        let outstanding = u64::try_from(ledgers.events_outstanding).unwrap_or(0);
+        let held = page.held.min(outstanding);
+        Self {
+            usersched_last_run_at: view.agent_ran_at,
+            nr_queued: outstanding - held,
+            nr_scheduled: held,
+            nr_running: c.running,
+            nr_online_cpus: view.nr_online,
+            nr_user_dispatches: c.dec_applied,
+            nr_kernel_dispatches: c.kernel_direct + c.core_enqueued + c.congested + c.idle_bypass,
+            nr_cancel_dispatches: c.ev_cancelled,
+            nr_bounce_dispatches: c.dec_bounced,
+            nr_failed_dispatches: c.dec_stale + c.dec_refused,
+            nr_sched_congested: c.congested,
+            taken_over: c.ev_taken_over,
+            degraded: view.entered.iter().sum(),
+            rescued: view.rescued,
+            ledgers,
+            pool_size: page.pool_size,
+            pool_used: page.pool_used,
+            allocations: page.allocations,
+            minor_faults: page.minor_faults,
+            major_faults: page.major_faults,
+        }
+    }
+
+    /// The original's counters, by its names.
+    pub fn original(&self) -> [(&'static str, u64); 11] {
+        macro_rules! list {
+            ($($field:ident)*) => { [ $( (stringify!($field), self.$field) ),* ] };
+        }
+        list!(usersched_last_run_at nr_queued nr_scheduled nr_running nr_online_cpus nr_user_dispatches
+            nr_kernel_dispatches nr_cancel_dispatches nr_bounce_dispatches nr_failed_dispatches
+            nr_sched_congested)
+    }
 }
 
 /// Balances both ledgers.

@@ -21,6 +21,23 @@ pub const DUMP_LEN: usize = 32768;
 pub const EVENT_QUEUED: u32 = 1;
 /// [`Event::kind`]: a task is gone.
 pub const EVENT_EXIT: u32 = 2;
+/// [`Event::kind`]: a task came into being; [`Event::waker`] is its parent.
+pub const EVENT_FORK: u32 = 3;
+/// [`Event::kind`]: where a task may run has changed.
+pub const EVENT_AFFINITY: u32 = 4;
+/// [`Event::kind`]: a task's weight has changed.
+pub const EVENT_WEIGHT: u32 = 5;
+/// [`Event::kind`]: a task has moved to [`Event::cgroup_id`].
+pub const EVENT_CGROUP: u32 = 6;
+/// [`Event::kind`]: what the cpu controller of [`Event::cgroup_id`] is set to: [`Event::cgroup_weight`], and
+/// [`Event::exec_runtime`] us of each [`Event::vtime`] us (0 for no limit).
+pub const EVENT_CGROUP_WEIGHT: u32 = 7;
+/// [`Config::options`]: an idle CPU found by the kernel's own selection is used at once.
+pub const OPT_BUILTIN_IDLE: u32 = 1;
+/// [`Config::options`]: tasks bound to one CPU go to its local queue, ahead of all others.
+pub const OPT_KEEP_LOCAL: u32 = 2;
+/// [`Config::options`]: the agent is never asked about kernel threads.
+pub const OPT_EARLY_KTHREADS: u32 = 4;
 /// [`Event::flags`]: the legs of this wakeup are timed, stamp the decision.
 pub const EVENT_SAMPLED: u32 = 1;
 /// [`Event::flags`]: the task slept before.
@@ -60,6 +77,10 @@ pub struct Event {
     pub vtime: u64,
     /// Affinity of CPUs 0..63, one bit each.
     pub allowed: u64,
+    /// Set by user space for the task or its parents; means nothing to the core.
+    pub label: u64,
+    /// The kernel's own number of the task, never used twice; 0 where it has none.
+    pub tid: u64,
     /// The thread.
     pub pid: i32,
     /// Its process.
@@ -76,10 +97,10 @@ pub struct Event {
     pub epoch: u32,
     /// `EVENT_SAMPLED`, `EVENT_WAKEUP`, `EVENT_KTHREAD`.
     pub flags: u32,
-    /// `EVENT_QUEUED` or `EVENT_EXIT`.
+    /// One of `EVENT_QUEUED` to `EVENT_CGROUP_WEIGHT`.
     pub kind: u32,
-    /// Zero.
-    pub reserved: u32,
+    /// cpu.weight of the task's cgroup, if it was subscribed to; else 100.
+    pub cgroup_weight: u32,
     /// Name of the thread, NUL padded.
     pub comm: [u8; 16],
 }
@@ -126,6 +147,28 @@ pub struct Select {
     pub count: u32,
     /// Out: how many got an idle CPU.
     pub answered: u32,
+}
+
+/// Argument of `qumun_task`: what is kept about one task.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Task {
+    /// In: which.
+    pub pid: i32,
+    /// In: 1 to set `label` and `slice_ns`, 0 to read.
+    pub set: u32,
+    /// For the policy; children inherit it.
+    pub label: u64,
+    /// Slice where a decision names none; 0 for the core's default. Children inherit it.
+    pub slice_ns: u64,
+    /// Out: of its last enqueue.
+    pub generation: u64,
+    /// Out: 0 in no queue of the agent's, 1 parked, 2 placed.
+    pub state: u64,
+    /// Out: as in [`Event::tid`].
+    pub tid: u64,
+    /// Out: the core's own virtual time.
+    pub vtime: u64,
 }
 
 /// Argument of `qumun_preempt`.
@@ -182,8 +225,14 @@ pub struct View {
     pub degraded_ns: u64,
     /// Largest lateness of an event at which the core took over.
     pub longest_late_ns: u64,
-    /// Placed tasks that a policy let wait too long and the core served.
+    /// Tasks that had waited too long and the core served out of turn.
     pub rescued: u64,
+    /// When the agent was put on a CPU last.
+    pub agent_ran_at: u64,
+    /// CPUs that may be used.
+    pub nr_online: u64,
+    /// cgroups that the core was told of; 0 without a subscriber.
+    pub nr_cgroups: u64,
 }
 
 /// What the agent shows; the core believes nothing in it but `ack`.
@@ -206,6 +255,16 @@ pub struct AgentPage {
     pub allocations: u64,
     /// Epochs acknowledged.
     pub resyncs: u64,
+    /// Tasks that the policy keeps.
+    pub held: u64,
+    /// Bytes of the pool.
+    pub pool_size: u64,
+    /// Bytes of it in use.
+    pub pool_used: u64,
+    /// Page faults on the agent's thread since it began to schedule.
+    pub minor_faults: u64,
+    /// Those that had to read a disk.
+    pub major_faults: u64,
     /// Questions to `qumun_select_cpu`.
     pub requests: [Request; SELECT_MAX],
 }
@@ -262,6 +321,18 @@ pub struct Counters {
     pub reenqueued: u64,
     /// Longest that a task was parked. A maximum, not a sum.
     pub max_parked_ns: u64,
+    /// Wakeups placed on an idle CPU by the kernel's own selection.
+    pub idle_bypass: u64,
+    /// Runs longer than [`Config::max_run_ns`] that were cut short.
+    pub overruns: u64,
+    /// Events that need no answer.
+    pub notes_sent: u64,
+    /// Those that found the ring full.
+    pub notes_dropped: u64,
+    /// Tasks that got label and slice from their parent.
+    pub inherited: u64,
+    /// 1 while a task of ours runs here. A state, not a count: the sum is `nr_running`.
+    pub running: u64,
 }
 
 /// One CPU's histograms of the legs of sampled wakeups.
@@ -304,20 +375,28 @@ pub struct Config {
     pub late_ns: u64,
     /// When all CPUs are busy and the agent had no turn for this long, a slice is cut for it.
     pub preempt_ns: u64,
+    /// No run is longer than this while others wait; 0 for no limit but the slice.
+    pub max_run_ns: u64,
+    /// Period of the timer that checks the latch.
+    pub heartbeat_ns: u64,
     /// CPU numbers are below this.
     pub nr_cpu_ids: u32,
     /// Lines into `trace_pipe`, at most 20 a second.
     pub debug: u32,
+    /// `OPT_*`.
+    pub options: u32,
+    /// One bit for each kind of event subscribed to: `1 << EVENT_*`.
+    pub events: u32,
 }
 
 const _: () = {
-    assert!(size_of::<Event>() == 128);
+    assert!(size_of::<Event>() == 144);
     assert!(offset_of!(Event, generation) == 8);
     assert!(offset_of!(Event, allowed) == 64);
-    assert!(offset_of!(Event, pid) == 72);
-    assert!(offset_of!(Event, weight) == 88);
-    assert!(offset_of!(Event, kind) == 104);
-    assert!(offset_of!(Event, comm) == 112);
+    assert!(offset_of!(Event, pid) == 88);
+    assert!(offset_of!(Event, weight) == 104);
+    assert!(offset_of!(Event, kind) == 120);
+    assert!(offset_of!(Event, comm) == 128);
     assert!(size_of::<Decision>() == 56);
     assert!(offset_of!(Decision, vtime) == 16);
     assert!(offset_of!(Decision, pid) == 40);
@@ -326,14 +405,15 @@ const _: () = {
     assert!(size_of::<Select>() == 8);
     assert!(size_of::<Preempt>() == 8);
     assert!(size_of::<Request>() == 8);
-    assert!(size_of::<View>() == 264);
+    assert!(size_of::<View>() == 288);
+    assert!(size_of::<Task>() == 56);
     assert!(offset_of!(View, mode) == 128);
     assert!(offset_of!(View, agent_pid) == 192);
     assert!(offset_of!(View, left) == 232);
-    assert!(size_of::<AgentPage>() == 64 + 8 * SELECT_MAX);
-    assert!(size_of::<Counters>() == 24 * 8);
+    assert!(size_of::<AgentPage>() == 104 + 8 * SELECT_MAX);
+    assert!(size_of::<Counters>() == 30 * 8);
     assert!(size_of::<Legs>() == LEGS * LEG_BUCKETS * 8);
     assert!(offset_of!(Exit, reason) == 16);
     assert!(offset_of!(Exit, dump) == 1168);
-    assert!(size_of::<Config>() == 48);
+    assert!(size_of::<Config>() == 72);
 };

@@ -5,7 +5,7 @@ use std::fmt;
 
 use crate::tasks::TaskPool;
 use crate::{
-    Backend, Context, Decision, Epoch, Event, Exit, Full, Nanos, Queued, Scheduler, Stats, StopHandle,
+    Backend, Context, Decision, Epoch, Event, Exit, Full, Nanos, Note, Queued, Scheduler, Stats, StopHandle,
     TaskId, Verdict, alloc,
 };
 
@@ -68,7 +68,8 @@ impl<B: Backend, S: Scheduler> Agent<B, S> {
     }
 
     /// Puts a policy to work. A limit of 0 counts as 1.
-    pub fn with_limits(backend: B, policy: S, limits: Limits) -> Self {
+    pub fn with_limits(mut backend: B, policy: S, limits: Limits) -> Self {
+        backend.subscribe(S::EVENTS);
         Self {
             backend,
             policy,
@@ -175,6 +176,7 @@ impl<B: Backend, S: Scheduler> Agent<B, S> {
                 Event::Queued(_) => self.stats.discarded += 1,
                 // An end is an end in every epoch.
                 Event::Exit(id) => self.exit(id),
+                Event::Note(note) => self.note(&note),
             }
         }
         self.retry.queue.clear();
@@ -195,6 +197,7 @@ impl<B: Backend, S: Scheduler> Agent<B, S> {
             match self.backend.receive() {
                 None => break,
                 Some(Event::Exit(id)) => self.exit(id),
+                Some(Event::Note(note)) => self.note(&note),
                 Some(Event::Queued(task)) => self.enqueue(task),
             }
         }
@@ -215,6 +218,12 @@ impl<B: Backend, S: Scheduler> Agent<B, S> {
                 }
             }
         }
+    }
+
+    fn note(&mut self, note: &Note) {
+        self.stats.notes += 1;
+        let (policy, mut cx) = self.split();
+        policy.note(&mut cx, note);
     }
 
     fn exit(&mut self, id: TaskId) {

@@ -1,6 +1,6 @@
 //! The world under the agent: a kernel, or a model of one.
 
-use crate::{Decision, Epoch, Event, ExitInfo, Full, IdleView, Nanos};
+use crate::{Decision, Epoch, Event, Events, ExitInfo, Full, IdleView, Nanos};
 
 /// What connects an [`Agent`](crate::Agent) with a core.
 ///
@@ -10,6 +10,12 @@ pub trait Backend {
     /// Called once by [`Agent::run`](crate::Agent::run), on its thread, when everything is allocated
     /// and before the first turn. If it fails, [`exited`](Self::exited) says so.
     fn start(&mut self) {}
+
+    /// What the policy wants to hear of. A kernel was told when the core was loaded
+    /// ([`Builder::events`](crate::Builder::events)); other backends learn it here.
+    fn subscribe(&mut self, events: Events) {
+        let _ = events;
+    }
 
     /// The present agreement. The core begins a new one whenever it takes over: then everything that
     /// the agent was told before is void, and no events come until the agent has
@@ -69,6 +75,8 @@ pub struct Stats {
     pub decisions: u64,
     /// Decisions that found the ring full (each may count more than once).
     pub ring_full: u64,
+    /// [Notes](crate::Note) given to the policy.
+    pub notes: u64,
     /// New epochs acknowledged.
     pub resyncs: u64,
     /// Tasks whose state was given to another task because the pool was full.

@@ -1,6 +1,6 @@
 //! Options, by name.
 
-use crate::{Agent, Backend, Limits, Nanos, Scheduler, StopHandle};
+use crate::{Agent, Backend, Events, Limits, Nanos, Scheduler, StopHandle};
 
 /// Everything that can be set before a scheduler starts. See [`builder`].
 #[derive(Clone, Debug)]
@@ -10,6 +10,7 @@ pub struct Builder {
     pub(crate) limits: Limits,
     pub(crate) slice: Nanos,
     pub(crate) debug: bool,
+    pub(crate) events: Events,
     pub(crate) stop: StopHandle,
 }
 
@@ -20,6 +21,7 @@ pub fn builder(name: impl Into<String>) -> Builder {
         limits: Limits::default(),
         slice: Nanos::from_millis(5),
         debug: false,
+        events: Events::NONE,
         stop: StopHandle::new(),
     }
 }
@@ -53,6 +55,13 @@ impl Builder {
     /// Lets the core print to `trace_pipe`, at most 20 lines a second; off unless told.
     pub fn debug(mut self, on: bool) -> Self {
         self.debug = on;
+        self
+    }
+
+    /// What the policy will want to hear of: [`Scheduler::EVENTS`] of the policies that may run.
+    /// [`agent`](Self::agent) cannot add to it later: the core is loaded without what nobody wants.
+    pub fn events(mut self, events: Events) -> Self {
+        self.events |= events;
         self
     }
 

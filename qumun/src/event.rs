@@ -2,6 +2,8 @@
 
 use std::borrow::Cow;
 
+use std::ops::{BitOr, BitOrAssign};
+
 use crate::{Cpu, Decision, Nanos, Pid, TaskId};
 
 /// One record from the core.
@@ -12,6 +14,124 @@ pub enum Event {
     Queued(Queued),
     /// A task is gone.
     Exit(TaskId),
+    /// Something else happened that the policy [subscribed](Events) to.
+    Note(Note),
+}
+
+/// What a policy wants to hear of besides tasks that wait: [`Scheduler::EVENTS`](crate::Scheduler::EVENTS).
+///
+/// What nobody subscribes to costs nothing: the core is loaded without the code.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Events(u32);
+
+impl Events {
+    /// Nothing.
+    pub const NONE: Self = Self(0);
+    /// [`Note::Fork`].
+    pub const FORK: Self = Self(1 << 3);
+    /// [`Note::Affinity`].
+    pub const AFFINITY: Self = Self(1 << 4);
+    /// [`Note::Weight`].
+    pub const WEIGHT: Self = Self(1 << 5);
+    /// [`Note::Moved`].
+    pub const MOVED: Self = Self(1 << 6);
+    /// [`Note::Cgroup`], and [`Queued::cgroup_weight`].
+    pub const CGROUPS: Self = Self(1 << 7);
+    /// All of them.
+    pub const ALL: Self = Self(0b1_1111 << 3);
+
+    /// Are all of `other` in this set?
+    pub const fn contains(self, other: Self) -> bool {
+        self.0 & other.0 == other.0
+    }
+
+    /// Both sets, where an operator cannot stand: in a constant.
+    pub const fn and(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    /// One bit for each kind, as the core takes them.
+    pub const fn bits(self) -> u32 {
+        self.0
+    }
+}
+
+impl BitOr for Events {
+    type Output = Self;
+
+    fn bitor(self, other: Self) -> Self {
+        self.and(other)
+    }
+}
+
+impl BitOrAssign for Events {
+    fn bitor_assign(&mut self, other: Self) {
+        *self = *self | other;
+    }
+}
+
+/// Something that happened to a task or a cgroup and needs no answer.
+///
+/// Notes are hints: the core sends none while it has taken over, and drops them (counted) when the ring is
+/// full. Whatever they say about a task stands in its next [`Queued`] too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Note {
+    /// A task came into being.
+    Fork {
+        /// The new task.
+        task: TaskId,
+        /// Its thread group.
+        tgid: Pid,
+        /// The task that made it; the new one has inherited its label and slice.
+        parent: Pid,
+        /// The label, see [`Queued::label`].
+        label: u64,
+    },
+    /// Where a task may run has changed.
+    Affinity {
+        /// Which task.
+        task: TaskId,
+        /// Where it may run now.
+        allowed: Affinity,
+    },
+    /// A task's weight has changed.
+    Weight {
+        /// Which task.
+        task: TaskId,
+        /// 1..10000; 100 is nice 0.
+        weight: u32,
+    },
+    /// A task has moved to another cgroup.
+    Moved {
+        /// Which task.
+        task: TaskId,
+        /// The cgroup v2 directory (its inode number) where it is now.
+        cgroup_id: u64,
+    },
+    /// What a cgroup's cpu controller is set to.
+    Cgroup {
+        /// The cgroup v2 directory (its inode number).
+        cgroup_id: u64,
+        /// `cpu.weight`: 1..10000, 100 unless set.
+        weight: u32,
+        /// `cpu.max`, where the kernel tells it to schedulers (from 6.17): quota and period. `None` for no
+        /// limit.
+        limit: Option<(Nanos, Nanos)>,
+    },
+}
+
+impl Note {
+    /// Which subscription it belongs to.
+    pub const fn kind(&self) -> Events {
+        match self {
+            Self::Fork { .. } => Events::FORK,
+            Self::Affinity { .. } => Events::AFFINITY,
+            Self::Weight { .. } => Events::WEIGHT,
+            Self::Moved { .. } => Events::MOVED,
+            Self::Cgroup { .. } => Events::CGROUPS,
+        }
+    }
 }
 
 /// A task that wants to run. The core has parked it in a kernel queue; it stays there until a
@@ -29,6 +149,13 @@ pub struct Queued {
     pub waker: Option<Pid>,
     /// The cgroup v2 directory (its inode number).
     pub cgroup_id: u64,
+    /// `cpu.weight` of the task's cgroup if the policy subscribes to [`Events::CGROUPS`]; else 100.
+    pub cgroup_weight: u32,
+    /// What user space has set for this task or one that it descends from (`Running::set_task`); 0 if
+    /// nothing. It means whatever the policy wants it to mean.
+    pub label: u64,
+    /// The kernel's own number of the task, never used twice; 0 where the kernel has none (before 7.2).
+    pub tid: u64,
     /// 1..10000; 100 is nice 0. Twice the weight is meant to get twice the time.
     pub weight: u32,
     /// The task slept before. Otherwise it was preempted or its slice ended.
@@ -61,7 +188,7 @@ impl Queued {
     /// An event for one enqueue of one task with everything else at its neutral value: weight 100,
     /// any CPU. For tests and for backends.
     pub fn new(id: TaskId) -> Self {
-        Self { id, tgid: id.pid, weight: 100, allowed: Affinity::ANY, ..Self::default() }
+        Self { id, tgid: id.pid, weight: 100, cgroup_weight: 100, allowed: Affinity::ANY, ..Self::default() }
     }
 
     /// The name of the thread.

@@ -23,7 +23,7 @@ use qumun_bpf::loader::{self, Options};
 
 use crate::{
     Affinity, Backend, Builder, Cpu, Decision, Epoch, Error, ErrorKind, Event, Exit, ExitInfo, ExitKind,
-    Full, Generation, IdleView, Nanos, Pid, Queued, Result, Scheduler, Stats, TaskId, alloc,
+    Full, Generation, IdleView, Nanos, Note, Pid, Queued, Result, Scheduler, Stats, TaskId, alloc,
 };
 
 /// The core, loaded into the kernel and not yet scheduling.
@@ -53,6 +53,7 @@ impl Builder {
         options.config.slice_ns = self.slice.as_u64();
         options.config.slice_max_ns = options.config.slice_max_ns.max(self.slice.as_u64());
         options.config.debug = u32::from(self.debug);
+        options.config.events = self.events.bits();
         Ok(Loaded { inner: loader::load(&options)?, builder: self })
     }
 
@@ -61,7 +62,7 @@ impl Builder {
     /// # Errors
     /// As [`Builder::load`] and [`Loaded::attach`].
     pub fn run<S: Scheduler>(self, policy: S) -> Result<Exit> {
-        self.load()?.attach()?.run(policy)
+        self.events(S::EVENTS).load()?.attach()?.run(policy)
     }
 }
 
@@ -101,6 +102,41 @@ impl Running {
         Ok(self.inner.agent_fds()?)
     }
 
+    /// What is kept about a task of this pid (a thread's, in the sense of the kernel).
+    ///
+    /// # Errors
+    /// When there is no such task.
+    pub fn task(&self, pid: Pid) -> Result<TaskInfo> {
+        let raw = self.inner.task(wire::Task { pid: pid.0, ..wire::Task::default() })?;
+        Ok(TaskInfo {
+            settings: TaskSettings { label: raw.label, slice: Nanos(raw.slice_ns) },
+            id: TaskId { pid, generation: Generation(raw.generation) },
+            tid: raw.tid,
+        })
+    }
+
+    /// Sets what the core keeps for a task. Threads and processes that it makes from now on get the same
+    /// when they come into being, before they can run; those it has are not changed.
+    ///
+    /// # Errors
+    /// When there is no such task.
+    pub fn set_task(&self, pid: Pid, settings: TaskSettings) -> Result<()> {
+        let task = wire::Task {
+            pid: pid.0,
+            set: 1,
+            label: settings.label,
+            slice_ns: settings.slice.as_u64(),
+            ..wire::Task::default()
+        };
+        self.inner.task(task)?;
+        Ok(())
+    }
+
+    /// The statistics, by name.
+    pub fn statistics(&self) -> stats::Statistics {
+        self.inner.statistics()
+    }
+
     /// What the core shows and counts.
     pub fn inner(&self) -> &loader::Attached {
         &self.inner
@@ -115,6 +151,42 @@ impl Running {
     pub fn detach(self) -> (Option<ExitRecord>, LoadedCore) {
         self.inner.detach()
     }
+}
+
+/// What user space can set for a task, see [`Running::set_task`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct TaskSettings {
+    /// Comes to the policy as [`Queued::label`]; means nothing to the core.
+    pub label: u64,
+    /// The slice where a decision names none, also while the core decides; clamped to the core's bounds.
+    /// Zero for the default.
+    pub slice: Nanos,
+}
+
+impl TaskSettings {
+    /// A label and the default slice.
+    pub const fn label(label: u64) -> Self {
+        Self { label, slice: Nanos::ZERO }
+    }
+
+    /// With this slice.
+    pub const fn slice(mut self, slice: Nanos) -> Self {
+        self.slice = slice;
+        self
+    }
+}
+
+/// What the core keeps about a task.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct TaskInfo {
+    /// Set for it, or inherited.
+    pub settings: TaskSettings,
+    /// Its last enqueue.
+    pub id: TaskId,
+    /// The kernel's own number of it; 0 where the kernel has none.
+    pub tid: u64,
 }
 
 /// An agent's connection with the core: the backend of a policy that runs on a kernel.
@@ -157,6 +229,24 @@ impl Link {
         let id = TaskId { pid: Pid(raw.pid), generation: Generation(raw.generation) };
         match raw.kind {
             wire::EVENT_EXIT => Some(Event::Exit(id)),
+            wire::EVENT_FORK => Some(Event::Note(Note::Fork {
+                task: id,
+                tgid: Pid(raw.tgid),
+                parent: Pid(raw.waker),
+                label: raw.label,
+            })),
+            wire::EVENT_AFFINITY => Some(Event::Note(Note::Affinity {
+                task: id,
+                allowed: Affinity::new(raw.allowed, raw.nr_cpus_allowed, self.nr_cpus),
+            })),
+            wire::EVENT_WEIGHT => Some(Event::Note(Note::Weight { task: id, weight: raw.weight })),
+            wire::EVENT_CGROUP => Some(Event::Note(Note::Moved { task: id, cgroup_id: raw.cgroup_id })),
+            wire::EVENT_CGROUP_WEIGHT => Some(Event::Note(Note::Cgroup {
+                cgroup_id: raw.cgroup_id,
+                weight: raw.cgroup_weight,
+                limit: (raw.exec_runtime != 0)
+                    .then_some((Nanos::from_micros(raw.exec_runtime), Nanos::from_micros(raw.vtime))),
+            })),
             // One that was sent on the eve of a new epoch: the core has that task already.
             wire::EVENT_QUEUED if !self.agent.is_current(raw.epoch) => None,
             wire::EVENT_QUEUED => Some(Event::Queued(Queued {
@@ -165,6 +255,9 @@ impl Link {
                 cpu: Cpu(u32::try_from(raw.cpu).unwrap_or(0)),
                 waker: (raw.waker != 0).then_some(Pid(raw.waker)),
                 cgroup_id: raw.cgroup_id,
+                cgroup_weight: raw.cgroup_weight,
+                label: raw.label,
+                tid: raw.tid,
                 weight: raw.weight,
                 wakeup: raw.flags & wire::EVENT_WAKEUP != 0,
                 kthread: raw.flags & wire::EVENT_KTHREAD != 0,

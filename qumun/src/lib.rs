@@ -89,7 +89,7 @@ pub use backend::{Backend, Stats};
 pub use builder::{Builder, builder};
 pub use decision::{Decision, Full, Verdict};
 pub use error::{Error, ErrorExt, ErrorKind, Result};
-pub use event::{Affinity, Event, Queued};
+pub use event::{Affinity, Event, Events, Note, Queued};
 pub use exit::{Exit, ExitInfo, ExitKind, StopHandle};
 pub use idle::{IdleView, MAX_CPUS};
 pub use scheduler::{Context, Scheduler};

@@ -2,7 +2,7 @@
 
 use crate::agent::Outbox;
 use crate::tasks::TaskPool;
-use crate::{Decision, Full, IdleView, Nanos, Pid, Queued, Verdict};
+use crate::{Decision, Events, Full, IdleView, Nanos, Note, Pid, Queued, Verdict};
 
 /// A scheduling policy.
 ///
@@ -17,6 +17,9 @@ pub trait Scheduler {
     /// What the policy remembers about each task; `()` for nothing. The framework keeps it. Its
     /// default should not allocate, because tasks come into being all the time.
     type Task: Default;
+
+    /// What the policy wants to hear of in [`note`](Self::note); nothing unless told.
+    const EVENTS: Events = Events::NONE;
 
     /// A task wants to run. Answer with a decision, or keep the task and [send](Context::send) one
     /// later.
@@ -33,6 +36,11 @@ pub trait Scheduler {
     /// not report.
     fn exit(&mut self, cx: &mut Context<'_, Self::Task>, pid: Pid, task: &mut Self::Task) {
         let _ = (cx, pid, task);
+    }
+
+    /// Something happened that the policy subscribed to ([`EVENTS`](Self::EVENTS)).
+    fn note(&mut self, cx: &mut Context<'_, Self::Task>, note: &Note) {
+        let _ = (cx, note);
     }
 
     /// The core has taken all waiting tasks over: forget what was kept. The states of the tasks stay.

@@ -5,8 +5,8 @@ use std::collections::VecDeque;
 use qumun::alloc::{CountingAllocator, Guard};
 use qumun::sim::{Machine, Script, Spec};
 use qumun::{
-    Agent, Builder, Context, Cpu, Decision, Epoch, Event, Exit, ExitInfo, Full, Generation, Nanos, Pid,
-    Queued, Scheduler, TaskId, Verdict,
+    Agent, Builder, Context, Cpu, Decision, Epoch, Event, Events, Exit, ExitInfo, Full, Generation, Nanos,
+    Note, Pid, Queued, Scheduler, TaskId, Verdict,
 };
 
 #[global_allocator]
@@ -257,4 +257,60 @@ fn turns_do_not_allocate() {
     let guard = Guard::new();
     drop(Box::new(1));
     assert_eq!(guard.count(), 1, "the allocator is not installed");
+}
+
+/// The core's own queues and what the agent places have no common order, and share each CPU all the same.
+#[test]
+fn tasks_bound_to_a_cpu_and_others_get_the_same() {
+    let machine = Machine::new(2);
+    let mut agent = qumun::builder("fifo").agent(machine.backend(), Policy::default());
+    let bound = [0b01, 0b01, 0b10, 0b10].map(|cpus| machine.spawn(Spec { cpus, ..Spec::default() }));
+    let free = [(); 4].map(|()| machine.spawn(Spec::default()));
+    for task in bound.into_iter().chain(free) {
+        machine.wake(task);
+    }
+    machine.run(Nanos::from_millis(4_000), || agent.turn());
+    for task in bound.into_iter().chain(free) {
+        let ran = machine.run_time(task).as_u64() / 1_000_000;
+        assert!((800..=1_200).contains(&ran), "task {task:?} ran {ran} ms of 1000");
+    }
+    assert_eq!(machine.check(), Ok(()));
+}
+
+/// What a policy subscribes to reaches it, and nothing else does.
+#[test]
+fn notes_reach_who_subscribed() {
+    #[derive(Default)]
+    struct Listener(Vec<Note>);
+    impl Scheduler for Listener {
+        type Task = ();
+        const EVENTS: Events = Events::FORK.and(Events::WEIGHT).and(Events::MOVED);
+
+        fn enqueue(&mut self, _: &mut Context<'_, ()>, task: &Queued) -> Verdict {
+            task.anywhere().into()
+        }
+
+        fn note(&mut self, _: &mut Context<'_, ()>, note: &Note) {
+            self.0.push(*note);
+        }
+    }
+    let machine = Machine::new(2);
+    let mut agent = qumun::builder("listener").agent(machine.backend(), Listener::default());
+    let parent = machine.spawn(Spec::default());
+    machine.set_label(parent, 7);
+    machine.run(Nanos::from_millis(200), || agent.turn());
+    let child = machine.fork(parent).expect("the parent is there");
+    machine.set_weight(child, 200);
+    machine.set_affinity(child, 1);
+    machine.set_cgroup(child, 42);
+    machine.wake(parent);
+    agent.turn();
+    let notes = &agent.policy().0;
+    assert!(
+        matches!(notes[0], Note::Fork { task, parent: p, label: 7, .. } if task.pid == child && p == parent)
+    );
+    assert!(matches!(notes[1], Note::Weight { weight: 200, .. }), "{notes:?}");
+    assert!(matches!(notes[2], Note::Moved { cgroup_id: 42, .. }), "{notes:?}");
+    assert_eq!(notes.len(), 3, "affinity was not asked for");
+    assert_eq!(agent.stats().notes, 3);
 }

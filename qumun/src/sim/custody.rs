@@ -7,8 +7,13 @@ use crate::{Cpu, Event, Generation, Nanos, Pid};
 
 /// How far behind the clock of virtual time a task may wake up.
 pub(super) const LAG: Nanos = Nanos::from_millis(20);
-/// The core's own queues, and those of the agent, are served at least this often on each CPU.
-const SHARE: Nanos = Nanos::from_millis(20);
+/// The core's own queues, and those of the agent, are looked at this often on each CPU.
+const SHARE: Nanos = Nanos::from_millis(40);
+/// What a side may be owed that had nothing to run for a while.
+const SIDE_LAG: Nanos = Nanos::from_millis(20);
+/// The two sides of a CPU.
+const CORE: usize = 0;
+const AGENT: usize = 1;
 /// A placed task that waited this long goes to the core's queue.
 const RESCUE_AFTER: Nanos = Nanos::from_millis(500);
 /// Decisions taken from the ring in one dispatch.
@@ -199,50 +204,75 @@ impl Model {
         pid
     }
 
-    /// The next task for this CPU: from the core's side or from the agent's.
+    /// The next task for this CPU. Parked tasks are a finite lot while the core has taken over, and strictly
+    /// first; then the core's side or the agent's.
     fn pick(&mut self, cpu: Cpu) -> Option<Pid> {
-        if self.core_first(cpu) {
-            self.pick_core(cpu).or_else(|| self.pick_agents(cpu))
-        } else {
-            self.pick_agents(cpu).or_else(|| self.pick_core(cpu))
+        let at = cpu.0 as usize;
+        self.cpus[at].sides.running = None;
+        if !self.is_normal()
+            && self.config.sabotage != Sabotage::LeaveParked
+            && let Some(pid) = self.first(&self.parked, cpu)
+        {
+            return Some(pid);
         }
+        if self.core.is_empty() && self.cpus[at].pinned.is_empty() {
+            return self.pick_side(AGENT, cpu);
+        }
+        if self.shared.is_empty() && self.cpus[at].placed.is_empty() {
+            return self.pick_side(CORE, cpu);
+        }
+        let first = self.first_side(cpu);
+        for side in [first, 1 - first] {
+            let n = self.sharers(side, cpu);
+            if let Some(pid) = self.pick_side(side, cpu) {
+                self.cpus[at].sides.running = Some((side, n));
+                self.cpus[at].sides.charged_at = self.now;
+                return Some(pid);
+            }
+        }
+        None
     }
 
-    /// Does the core's side come first?
-    ///
-    /// A side that this CPU has not looked at for a while does; of two such, the one it is longer
-    /// ago for. Else the core's head does, unless it is ahead of what has run so far. That rule alone
-    /// would not do: the clock is everybody's, so that a light task on another CPU can keep it ahead
-    /// of all that is pinned here, and what the agent has placed here would wait for ever.
-    fn core_first(&self, cpu: Cpu) -> bool {
-        let state = &self.cpus[cpu.0 as usize];
-        let behind = |queue: &Queue| queue.keys().next().is_some_and(|key| key.0 <= self.vclock);
-        let fair = self.config.sabotage != Sabotage::NoAgentShare;
-        let core = self.now - state.core_served_at;
-        let agents = if fair { self.now - state.agents_served_at } else { Nanos::ZERO };
-        if core.max(agents) > SHARE { core > agents } else { behind(&state.pinned) || behind(&self.core) }
-    }
-
-    fn pick_core(&mut self, cpu: Cpu) -> Option<Pid> {
+    /// Both sides have tasks: the one whose clock is behind, unless the other was not looked at for too long.
+    fn first_side(&mut self, cpu: Cpu) -> usize {
+        if self.config.sabotage == Sabotage::NoAgentShare {
+            return CORE;
+        }
         let now = self.now;
-        self.cpus[cpu.0 as usize].core_served_at = now;
-        let heads = [&self.cpus[cpu.0 as usize].pinned, &self.core].map(|queue| self.first(queue, cpu));
-        heads.into_iter().flatten().min_by_key(|pid| self.tasks.get(pid).map(|t| t.key))
+        let sides = &mut self.cpus[cpu.0 as usize].sides;
+        let [core, agents] = sides.clock;
+        let owed = SIDE_LAG.as_u64();
+        sides.clock = [core.max(agents.saturating_sub(owed)), agents.max(core.saturating_sub(owed))];
+        let waits = sides.served_at.map(|at| now - at);
+        if waits[CORE].max(waits[AGENT]) > SHARE {
+            return if waits[CORE] >= waits[AGENT] { CORE } else { AGENT };
+        }
+        if sides.clock[AGENT] < sides.clock[CORE] { AGENT } else { CORE }
     }
 
-    /// What the agent has placed for this CPU or for any, in turns; while degraded what is parked
-    /// first.
-    fn pick_agents(&mut self, cpu: Cpu) -> Option<Pid> {
+    /// How many tasks share what a side gets here.
+    fn sharers(&self, side: usize, cpu: Cpu) -> u64 {
+        let state = &self.cpus[cpu.0 as usize];
+        let (own, common) =
+            if side == CORE { (&state.pinned, &self.core) } else { (&state.placed, &self.shared) };
+        let online = self.cpus.iter().filter(|c| c.online).count().max(1);
+        (own.len() + common.len().div_ceil(online)).max(1) as u64
+    }
+
+    fn pick_side(&mut self, side: usize, cpu: Cpu) -> Option<Pid> {
         let now = self.now;
         let state = &mut self.cpus[cpu.0 as usize];
-        state.agents_served_at = now;
+        state.sides.served_at[side] = now;
+        if side == CORE {
+            let heads = [&self.cpus[cpu.0 as usize].pinned, &self.core].map(|queue| self.first(queue, cpu));
+            return heads.into_iter().flatten().min_by_key(|pid| self.tasks.get(pid).map(|t| t.key));
+        }
+        // What is placed for this CPU and for any, in turns.
         let placed_first = state.turn;
         state.turn = !placed_first;
-        let parked = !self.is_normal() && self.config.sabotage != Sabotage::LeaveParked;
-        let parked = if parked { self.first(&self.parked, cpu) } else { None };
         let placed = self.first(&self.cpus[cpu.0 as usize].placed, cpu);
         let shared = self.first(&self.shared, cpu);
-        parked.or(if placed_first { placed.or(shared) } else { shared.or(placed) })
+        if placed_first { placed.or(shared) } else { shared.or(placed) }
     }
 
     fn first(&self, queue: &Queue, cpu: Cpu) -> Option<Pid> {
@@ -276,7 +306,12 @@ impl Model {
 
     /// Takes the task off this CPU and charges it.
     pub(super) fn stop(&mut self, cpu: Cpu) -> Option<Pid> {
-        let pid = self.cpus.get_mut(cpu.0 as usize)?.running.take()?;
+        let now = self.now;
+        let state = self.cpus.get_mut(cpu.0 as usize)?;
+        let pid = state.running.take()?;
+        if let Some((side, n)) = state.sides.running.take() {
+            state.sides.clock[side] += (now - state.sides.charged_at).as_u64() / n;
+        }
         let t = self.tasks.get_mut(&pid)?;
         let ran = self.now - t.started_at;
         t.place = Place::Asleep;

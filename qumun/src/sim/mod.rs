@@ -23,7 +23,7 @@ mod values;
 use std::cell::RefCell;
 use std::rc::Rc;
 
-use crate::{Backend, Cpu, Decision, Epoch, Event, ExitInfo, Full, IdleView, Nanos, Pid};
+use crate::{Backend, Cpu, Decision, Epoch, Event, Events, ExitInfo, Full, IdleView, Nanos, Pid};
 use model::{Model, Place};
 pub use script::Script;
 pub use values::{Config, Counters, Latch, Mode, RawDecision, Reason, Sabotage, Spec};
@@ -51,9 +51,25 @@ impl Machine {
         Port { machine: self.clone(), agent, idle: IdleView::new(model.config.nr_cpus) }
     }
 
-    /// Makes a task, asleep.
+    /// Makes a task, asleep. [`fork`](Self::fork) makes one that has a parent.
     pub fn spawn(&self, spec: Spec) -> Pid {
         self.0.borrow_mut().spawn(spec)
+    }
+
+    /// Makes a task as another one would: with its affinity, weight, cgroup, thread group and label, asleep.
+    /// `None` if there is no such parent.
+    pub fn fork(&self, parent: Pid) -> Option<Pid> {
+        self.0.borrow_mut().fork(parent)
+    }
+
+    /// Sets what the core keeps for a task and its children to come: see [`Queued::label`](crate::Queued::label).
+    pub fn set_label(&self, pid: Pid, label: u64) -> bool {
+        self.0.borrow_mut().set_label(pid, label)
+    }
+
+    /// Moves a task to another cgroup.
+    pub fn set_cgroup(&self, pid: Pid, cgroup_id: u64) -> bool {
+        self.0.borrow_mut().set_cgroup(pid, cgroup_id)
     }
 
     /// Wakes a task that sleeps. `false` if it does not.
@@ -209,6 +225,10 @@ impl Port {
 }
 
 impl Backend for Port {
+    fn subscribe(&mut self, events: Events) {
+        self.machine.0.borrow_mut().events_wanted = events;
+    }
+
     fn epoch(&self) -> Epoch {
         self.machine.0.borrow().latch.epoch
     }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use super::values::{Config, Counters, Latch, RawDecision, Spec};
-use crate::{Affinity, Cpu, Epoch, Event, ExitInfo, Generation, Nanos, Pid, Queued, TaskId};
+use crate::{Affinity, Cpu, Epoch, Event, Events, ExitInfo, Generation, Nanos, Note, Pid, Queued, TaskId};
 
 /// Where a task is. The queues are the truth that tasks are taken from; this is what the task itself
 /// believes, and `check` compares the two.
@@ -43,12 +43,25 @@ pub(super) struct Task {
     pub(super) kthread: bool,
     pub(super) tgid: Pid,
     pub(super) cgroup_id: u64,
+    pub(super) label: u64,
     pub(super) comm: [u8; 16],
 }
 
 /// The order in a queue: virtual time, then arrival.
 pub(super) type Key = (u64, u64);
 pub(super) type Queue = BTreeMap<Key, Pid>;
+
+/// The fair queue of two queues that a CPU keeps, see `qumun-bpf/bpf/sides.h`. Index 0 is the core's side, 1
+/// the agent's.
+#[derive(Debug, Default)]
+pub(super) struct Sides {
+    pub(super) served_at: [Nanos; 2],
+    /// CPU time that each side has had, by the number of tasks that shared it.
+    pub(super) clock: [u64; 2],
+    /// Whose task runs, and for how many its time counts; `None` if only one side had anything.
+    pub(super) running: Option<(usize, u64)>,
+    pub(super) charged_at: Nanos,
+}
 
 #[derive(Debug)]
 pub(super) struct CpuState {
@@ -58,10 +71,8 @@ pub(super) struct CpuState {
     pub(super) idle: bool,
     pub(super) placed: Queue,
     pub(super) pinned: Queue,
-    /// When this CPU looked at the core's own queues last.
-    pub(super) core_served_at: Nanos,
-    /// And at what the agent has placed.
-    pub(super) agents_served_at: Nanos,
+    /// The core's own queues, and what the agent has placed here: who comes first.
+    pub(super) sides: Sides,
     /// Whether what is placed for this CPU comes before what is placed for any: it alternates.
     pub(super) turn: bool,
 }
@@ -79,6 +90,7 @@ pub(super) struct Model {
     /// The core's clock of virtual time: the largest of a task that began to run.
     pub(super) vclock: u64,
     pub(super) seq: u64,
+    pub(super) events_wanted: Events,
     pub(super) events: VecDeque<Event>,
     pub(super) decisions: VecDeque<RawDecision>,
     /// How many of the decisions the core can see.
@@ -107,8 +119,7 @@ impl Model {
             idle: true,
             placed: Queue::new(),
             pinned: Queue::new(),
-            core_served_at: now,
-            agents_served_at: now,
+            sides: Sides { served_at: [now; 2], ..Sides::default() },
             turn: false,
         };
         Self {
@@ -121,6 +132,7 @@ impl Model {
             core: Queue::new(),
             vclock: 0,
             seq: 0,
+            events_wanted: Events::NONE,
             events: VecDeque::with_capacity(config.event_ring),
             decisions: VecDeque::with_capacity(config.decision_ring),
             published: 0,
@@ -172,10 +184,58 @@ impl Model {
             kthread: spec.kthread,
             tgid: spec.tgid.unwrap_or(pid),
             cgroup_id: spec.cgroup_id,
+            label: 0,
             comm,
         };
         self.tasks.insert(pid, task);
         pid
+    }
+
+    pub(super) fn fork(&mut self, parent: Pid) -> Option<Pid> {
+        let from = self.tasks.get(&parent)?;
+        let spec = Spec {
+            cpus: from.allowed,
+            weight: from.weight,
+            kthread: from.kthread,
+            tgid: Some(from.tgid),
+            cgroup_id: from.cgroup_id,
+            ..Spec::default()
+        };
+        let (label, comm, tgid) = (from.label, from.comm, from.tgid);
+        let pid = self.spawn(spec);
+        if let Some(task) = self.tasks.get_mut(&pid) {
+            (task.label, task.comm) = (label, comm);
+        }
+        let task = TaskId { pid, generation: Generation(0) };
+        self.note(Note::Fork { task, tgid, parent, label });
+        Some(pid)
+    }
+
+    /// As the core does: not while it has taken over, and not when there is no room.
+    fn note(&mut self, note: Note) {
+        if !self.events_wanted.contains(note.kind()) || self.latch.mode != super::Mode::Normal {
+            return;
+        }
+        if self.events.len() < self.config.event_ring {
+            self.events.push_back(Event::Note(note));
+        } else {
+            self.counters.notes_dropped += 1;
+        }
+    }
+
+    fn id(&self, pid: Pid) -> Option<TaskId> {
+        self.tasks.get(&pid).map(|t| TaskId { pid, generation: t.generation })
+    }
+
+    pub(super) fn set_label(&mut self, pid: Pid, label: u64) -> bool {
+        self.tasks.get_mut(&pid).map(|t| t.label = label).is_some()
+    }
+
+    pub(super) fn set_cgroup(&mut self, pid: Pid, cgroup_id: u64) -> bool {
+        let Some(task) = self.id(pid) else { return false };
+        self.tasks.get_mut(&pid).map(|t| t.cgroup_id = cgroup_id);
+        self.note(Note::Moved { task, cgroup_id });
+        true
     }
 
     pub(super) fn wake(&mut self, pid: Pid, waker: Option<Pid>) -> bool {
@@ -216,7 +276,11 @@ impl Model {
     }
 
     pub(super) fn set_weight(&mut self, pid: Pid, weight: u32) -> bool {
-        self.tasks.get_mut(&pid).map(|t| t.weight = weight.clamp(1, 10_000)).is_some()
+        let weight = weight.clamp(1, 10_000);
+        let Some(task) = self.id(pid) else { return false };
+        self.tasks.get_mut(&pid).map(|t| t.weight = weight);
+        self.note(Note::Weight { task, weight });
+        true
     }
 
     pub(super) fn set_affinity(&mut self, pid: Pid, cpus: u64) -> bool {
@@ -228,6 +292,9 @@ impl Model {
         let Some(task) = self.tasks.get_mut(&pid) else { return false };
         task.allowed = cpus;
         let place = task.place;
+        let id = TaskId { pid, generation: task.generation };
+        let allowed = Affinity::new(cpus, cpus.count_ones(), self.config.nr_cpus);
+        self.note(Note::Affinity { task: id, allowed });
         match place {
             Place::Asleep => {}
             Place::Running(cpu) if cpus >> cpu.0 & 1 == 1 => {}
@@ -288,6 +355,7 @@ impl Model {
         task.cpu = t.cpu;
         task.waker = t.waker.filter(|_| wakeup);
         task.cgroup_id = t.cgroup_id;
+        task.label = t.label;
         task.weight = t.weight;
         task.wakeup = wakeup;
         task.kthread = t.kthread;

@@ -157,6 +157,8 @@ pub struct Counters {
     pub core_enqueued: u64,
     /// Exit events that found the ring full.
     pub exit_dropped: u64,
+    /// Notes that found the ring full.
+    pub notes_dropped: u64,
     /// Times that a task was put on a CPU.
     pub runs: u64,
     /// Placed tasks that waited too long and went to the core.

@@ -1,0 +1,127 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0 */
+/*
+ * CPUs come and go, and other scheduling classes take them.
+ */
+#ifndef QUMUN_CPUS_H
+#define QUMUN_CPUS_H
+#include "custody.h"
+
+OPS1(void, cpu_online, s32, cpu)
+{
+	if (!__sync_lock_test_and_set(&cpu_ctx(cpu)->online, 1))
+		__sync_fetch_and_add(&view.nr_online, 1);
+	debug("cpu %d is online", cpu);
+}
+
+/*
+ * The first step of a CPU's way offline. cpu_offline comes much later: before it the CPU becomes
+ * inactive (from then on the kernel does not let it dispatch) and the kernel waits for RCU. What is
+ * queued for that CPU alone in between waits for RCU too, and if that is the RCU thread, for ever. So
+ * from here on nothing is. (Reading the mask of active CPUs instead would need its address, for which the
+ * loader would have to read all of /proc/kallsyms: 1.5 s more in an emulated guest.)
+ */
+static __always_inline void leave(u32 cpu)
+{
+	if (__sync_lock_test_and_set(&cpus[cpu & (QM_MAX_CPUS - 1)].online, 0))
+		__sync_fetch_and_add(&view.nr_online, -1);
+}
+
+SEC("tp_btf/cpuhp_enter")
+int qumun_hotplug(u64 *ctx)
+{
+	u32 cpu = (u32)ctx[0] & (QM_MAX_CPUS - 1);
+
+	/* The target lies below the step: downwards. If the step fails, the CPU is used again after it
+	 * was really offline and is back; until then the kernel's own ways lead to it. */
+	if ((s32)ctx[1] < (s32)ctx[2] && cpus[cpu].online) {
+		leave(cpu);
+		__sync_fetch_and_and(&view.idle[cpu / 64], ~(1ULL << (cpu & 63)));
+	}
+	return 0;
+}
+
+/* Moves what only the dying CPU would take to where others, or the kernel, can take it. */
+OPS1(void, cpu_offline, s32, cpu)
+{
+	struct bpf_iter_scx_dsq it;
+	struct task_struct *p;
+	struct task_ctx *t;
+	u32 c = (u32)cpu & (QM_MAX_CPUS - 1);
+	int i;
+
+	leave(c);
+	debug("cpu %d goes offline", cpu);
+	__sync_fetch_and_and(&view.idle[c / 64], ~(1ULL << (c & 63)));
+	bpf_rcu_read_lock();
+	if (!bpf_iter_scx_dsq_new(&it, DSQ_PINNED(cpu), 0)) {
+		FOR(i, 65536) {
+			p = bpf_iter_scx_dsq_next(&it);
+			if (!p)
+				break;
+			/* The kernel runs its global queue on this CPU too, and from there breaks the affinity. */
+			dsq_move(&it, p, SCX_DSQ_GLOBAL, config.slice_ns);
+		}
+	}
+	bpf_iter_scx_dsq_destroy(&it);
+	if (!bpf_iter_scx_dsq_new(&it, DSQ_PLACED(cpu), 0)) {
+		FOR(i, 65536) {
+			p = bpf_iter_scx_dsq_next(&it);
+			if (!p)
+				break;
+			t = task_ctx(p);
+			dsq_move_vtime(&it, p, DSQ_CORE, config.slice_ns, t ? settle_vtime(t) : 0);
+		}
+	}
+	bpf_iter_scx_dsq_destroy(&it);
+	/* The agent may be bound to this CPU. Where it runs next, the kernel says. */
+	if (!bpf_iter_scx_dsq_new(&it, DSQ_AGENT, 0)) {
+		FOR(i, 64) {
+			p = bpf_iter_scx_dsq_next(&it);
+			if (!p)
+				break;
+			dsq_move(&it, p, SCX_DSQ_GLOBAL, AGENT_SLICE_NS);
+		}
+	}
+	bpf_iter_scx_dsq_destroy(&it);
+	bpf_rcu_read_unlock();
+}
+
+/* A higher class took the CPU: what waits in its local queue goes elsewhere. Kernels before 6.19. */
+OPS2(void, cpu_release, s32, cpu, struct scx_cpu_release_args *, args)
+{
+	u32 c = (u32)cpu & (QM_MAX_CPUS - 1);
+
+	__sync_fetch_and_and(&view.idle[c / 64], ~(1ULL << (c & 63)));
+	WRITE_ONCE(cpus[c].taken, 1);
+	if (HAS(scx_bpf_reenqueue_local))
+		count()->reenqueued += scx_bpf_reenqueue_local();
+}
+
+OPS2(void, cpu_acquire, s32, cpu, struct scx_cpu_acquire_args *, args)
+{
+	WRITE_ONCE(cpu_ctx(cpu)->taken, 0);
+}
+
+/* The same where cpu_acquire and cpu_release are deprecated. */
+SEC("tp_btf/sched_switch")
+int qumun_switch(u64 *ctx)
+{
+	struct task_struct *next = (struct task_struct *)ctx[2];
+	struct cpu_ctx *cc = cpu_ctx(this_cpu());
+
+	if (likely(next->prio >= MAX_RT_PRIO)) {
+		if (unlikely(cc->taken))
+			WRITE_ONCE(cc->taken, 0);
+		return 0;
+	}
+	/* A stopper thread (migration/N) is gone again in microseconds. */
+	if (next->prio == 0 && (next->flags & PF_KTHREAD))
+		return 0;
+	WRITE_ONCE(cc->taken, 1);
+	if (HAS(scx_bpf_reenqueue_local___v2___q)) {
+		count()->reenqueued++;
+		scx_bpf_reenqueue_local___v2___q();
+	}
+	return 0;
+}
+#endif

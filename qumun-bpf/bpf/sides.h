@@ -1,0 +1,161 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0 */
+/*
+ * Who runs next on a CPU: a task of the core's own queues, or one that the agent has placed?
+ *
+ * The two sides have no common order: the agent's virtual time is the policy's own. So each side has a
+ * clock per CPU that counts the CPU time it has had, divided by how many tasks shared it, and the side
+ * whose clock is behind comes first: fair queueing of two queues (start-time fair queueing, Goyal et
+ * al. 1996, with the number of tasks as weight). A side that had nothing to run is owed SIDE_LAG_NS at
+ * most. Memory reclaim comes first whatever the clocks say. And whatever anything says, a side that was
+ * not looked at for SHARE_NS is.
+ */
+#ifndef QUMUN_SIDES_H
+#define QUMUN_SIDES_H
+#include "custody.h"
+
+/* Virtual time of the first task of a queue, and whether it is reclaim's. False when it is empty. */
+static __always_inline bool head_of(u64 dsq, u64 *vtime, bool *reclaim)
+{
+	struct bpf_iter_scx_dsq it;
+	bool found = false;
+
+	if (!bpf_iter_scx_dsq_new(&it, dsq, 0)) {
+		struct task_struct *p = bpf_iter_scx_dsq_next(&it);
+
+		if (p) {
+			struct task_ctx *t = task_ctx(p);
+
+			*vtime = p->scx.dsq_vtime;
+			*reclaim = t && t->reclaim;
+			found = true;
+		}
+	}
+	bpf_iter_scx_dsq_destroy(&it);
+	return found;
+}
+
+/* Takes from a queue whose hint says that it may hold something, and keeps the hint true. */
+static __always_inline bool take_hinted(u64 dsq, u32 *hint)
+{
+	if (!READ_ONCE(*hint))
+		return false;
+	if (dsq_to_local(dsq))
+		return true;
+	/* Cleared before the second look, so that an insert in between sets it again. */
+	__sync_lock_test_and_set(hint, 0);
+	if (scx_bpf_dsq_nr_queued(dsq) > 0)
+		WRITE_ONCE(*hint, 1);
+	return false;
+}
+
+/* The core's own queues: tasks pinned to this CPU and DSQ_CORE, by virtual time. */
+__noinline int take_core(s32 cpu, u64 now)
+{
+	struct cpu_ctx *cc = cpu_ctx(cpu);
+	u64 pinned, shared;
+	bool reclaim;
+
+	cc->served_at[SIDE_CORE] = now;
+	if (READ_ONCE(cc->pinned) && scx_bpf_dsq_nr_queued(DSQ_CORE) > 0 &&
+	    head_of(DSQ_PINNED(cpu), &pinned, &reclaim) && head_of(DSQ_CORE, &shared, &reclaim) &&
+	    before(shared, pinned) && dsq_to_local(DSQ_CORE))
+		return 1;
+	if (take_hinted(DSQ_PINNED(cpu), &cc->pinned))
+		return 1;
+	return dsq_to_local(DSQ_CORE);
+}
+
+/* What the agent has placed for this CPU or for any, in turns. */
+__noinline int take_agents(s32 cpu, u64 now)
+{
+	struct cpu_ctx *cc = cpu_ctx(cpu);
+
+	cc->served_at[SIDE_AGENT] = now;
+	if (cc->turn++ & 1)
+		return take_hinted(DSQ_PLACED(cpu), &cc->placed) || take_hinted(DSQ_SHARED, &core.shared);
+	return take_hinted(DSQ_SHARED, &core.shared) || take_hinted(DSQ_PLACED(cpu), &cc->placed);
+}
+
+/* Charges what ran since the last charge to its side. */
+static __always_inline void charge_side(struct cpu_ctx *cc, u64 now)
+{
+	if (!cc->side_n)
+		return;
+	if (before(cc->charged_at, now))
+		cc->clock[cc->side & 1] += (now - cc->charged_at) / cc->side_n;
+	cc->charged_at = now;
+}
+
+/* How many tasks share what a side gets here: its own queue, and this CPU's part of the common one. */
+static __always_inline u32 sharers(u64 own, u64 common)
+{
+	s32 here = scx_bpf_dsq_nr_queued(own), all = scx_bpf_dsq_nr_queued(common);
+	u32 cpus_ = (u32)view.nr_online ?: 1;
+
+	return (here > 0 ? here : 0) + ((all > 0 ? all : 0) + cpus_ - 1) / cpus_;
+}
+
+/* Both sides have tasks. Which comes first? */
+__noinline int first_side(s32 cpu, u64 now)
+{
+	struct cpu_ctx *cc = cpu_ctx(cpu);
+	u64 core_waits = now - cc->served_at[SIDE_CORE], agents_wait = now - cc->served_at[SIDE_AGENT];
+	u64 *mine = &cc->clock[SIDE_CORE], *theirs = &cc->clock[SIDE_AGENT], vtime;
+	bool reclaim = false;
+
+	charge_side(cc, now);
+	if (before(*mine, *theirs - SIDE_LAG_NS))
+		*mine = *theirs - SIDE_LAG_NS;
+	if (before(*theirs, *mine - SIDE_LAG_NS))
+		*theirs = *mine - SIDE_LAG_NS;
+	if (core_waits > SHARE_NS || agents_wait > SHARE_NS)
+		return core_waits >= agents_wait ? SIDE_CORE : SIDE_AGENT;
+	if (head_of(DSQ_CORE, &vtime, &reclaim) && reclaim)
+		return SIDE_CORE;
+	return before(*theirs, *mine) ? SIDE_AGENT : SIDE_CORE;
+}
+
+/* A task that dispatch has chosen begins to run, or ends. */
+static __always_inline void start_side(struct cpu_ctx *cc, u64 now)
+{
+	cc->side_n = cc->next_n;
+	if (!cc->next_n)
+		return;
+	cc->side = cc->next_side;
+	cc->charged_at = now;
+	cc->next_n = 0;
+}
+
+static __always_inline void stop_side(struct cpu_ctx *cc, u64 now)
+{
+	charge_side(cc, now);
+	cc->side_n = 0;
+}
+
+/* One task for this CPU's local queue, if any waits that may run here. */
+static __always_inline bool take_work(s32 cpu, u64 now, bool degraded)
+{
+	struct cpu_ctx *cc = cpu_ctx(cpu);
+	u32 side, n;
+
+	cc->next_n = 0;
+	/* Parked tasks are a finite lot while degraded, and have waited longest: strictly first. */
+	if (degraded && dsq_to_local(DSQ_PARK))
+		return true;
+	/* Mostly only one side has something, and then there is nothing to share. */
+	if (!READ_ONCE(cc->pinned) && scx_bpf_dsq_nr_queued(DSQ_CORE) <= 0)
+		return take_agents(cpu, now);
+	if (!READ_ONCE(cc->placed) && !READ_ONCE(core.shared))
+		return take_core(cpu, now);
+	side = first_side(cpu, now);
+	for (int i = 0; i < 2; i++, side ^= 1) {
+		n = side == SIDE_CORE ? sharers(DSQ_PINNED(cpu), DSQ_CORE) : sharers(DSQ_PLACED(cpu), DSQ_SHARED);
+		if (side == SIDE_CORE ? take_core(cpu, now) : take_agents(cpu, now)) {
+			cc->next_side = side;
+			cc->next_n = n ?: 1;
+			return true;
+		}
+	}
+	return false;
+}
+#endif
