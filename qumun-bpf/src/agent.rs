@@ -35,16 +35,16 @@ impl AgentFds {
             .map(AsRawFd::as_raw_fd)
     }
 
-    /// Takes over descriptors that this process inherited, `first` and the six after it.
+    /// Takes over descriptors that this process inherited, in the order of [`AgentFds::raw`].
     ///
     /// # Errors
     /// When one of them is not open.
     ///
     /// # Safety
     /// Nothing else in this process may own or use these descriptors.
-    pub unsafe fn inherit(first: RawFd) -> Result<Self> {
-        let take = |index: RawFd| -> Result<OwnedFd> {
-            let fd = first + index;
+    pub unsafe fn inherit(raw: [RawFd; Self::COUNT]) -> Result<Self> {
+        let take = |index: usize| -> Result<OwnedFd> {
+            let fd = raw[index];
             // SAFETY: fcntl on any number is harmless.
             if unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) } < 0 {
                 return Err(Error::system(format!("descriptor {fd} was not inherited")));
