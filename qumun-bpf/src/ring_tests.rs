@@ -115,7 +115,7 @@ fn decisions_are_seen_after_publish_only_and_a_full_ring_gives_them_back() {
         // A record: its length, then the decision; the second one's pid.
         let at = (round as usize * BYTES) % BYTES + DECISION;
         assert_eq!(ring.0.memory.get(at), size_of::<Decision>() as u64);
-        assert_eq!(ring.0.memory.get(at + HEADER as usize + 40) as u32, 1);
+        assert_eq!(ring.0.memory.get(at + HEADER as usize + std::mem::offset_of!(Decision, pid)) as u32, 1);
         // The core has read them.
         ring.0.memory.store(Position::Consumer, (round + 1) * BYTES as u64, Ordering::Relaxed);
     }
@@ -131,7 +131,7 @@ fn events_are_read_in_order_without_the_discarded_and_not_past_a_busy_one() {
     let flags = [0, DISCARD, 0, BUSY, 0];
     for (i, flag) in flags.into_iter().enumerate() {
         ring.0.memory.put(i * EVENT, u64::from(size_of::<Event>() as u32 | flag));
-        ring.0.memory.put(i * EVENT + HEADER as usize + 72, i as u64); // the pid
+        ring.0.memory.put(i * EVENT + HEADER as usize + std::mem::offset_of!(Event, pid), i as u64);
     }
     ring.0.memory.store(Position::Producer, (flags.len() * EVENT) as u64, Ordering::Relaxed);
     assert_eq!(ring.pop().map(|e| e.pid), Some(0));
