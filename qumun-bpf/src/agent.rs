@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::map::Shared;
+use crate::protocol::{Agreement, Words};
 use crate::ring::{DECISION_RING_BYTES, DecisionRing, EVENT_RING_BYTES, EventRing};
 use crate::wire::{AgentPage, Hello, Preempt, Request, SELECT_MAX, Select, View};
 use crate::{Error, ErrorKind, Result};
@@ -34,16 +35,16 @@ impl AgentFds {
             .map(AsRawFd::as_raw_fd)
     }
 
-    /// Takes over descriptors that this process inherited, `first` and the six after it.
+    /// Takes over descriptors that this process inherited, in the order of [`AgentFds::raw`].
     ///
     /// # Errors
     /// When one of them is not open.
     ///
     /// # Safety
     /// Nothing else in this process may own or use these descriptors.
-    pub unsafe fn inherit(first: RawFd) -> Result<Self> {
-        let take = |index: RawFd| -> Result<OwnedFd> {
-            let fd = first + index;
+    pub unsafe fn inherit(raw: [RawFd; Self::COUNT]) -> Result<Self> {
+        let take = |index: usize| -> Result<OwnedFd> {
+            let fd = raw[index];
             // SAFETY: fcntl on any number is harmless.
             if unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) } < 0 {
                 return Err(Error::system(format!("descriptor {fd} was not inherited")));
@@ -73,6 +74,7 @@ pub struct Agent {
     pub decisions: DecisionRing,
     view: Shared<View>,
     page: Shared<AgentPage>,
+    agreement: Agreement,
 }
 
 impl Agent {
@@ -86,6 +88,7 @@ impl Agent {
             page: Shared::new(fds.agent.as_fd(), true, "the agent's page")?,
             events: EventRing::new(fds.events.as_fd(), EVENT_RING_BYTES)?,
             decisions: DecisionRing::new(fds.decisions.as_fd(), DECISION_RING_BYTES)?,
+            agreement: Agreement::default(),
             fds,
         })
     }
@@ -106,9 +109,12 @@ impl Agent {
 
     /// A view on the core's page that reads single words, for use in the loop.
     pub fn view_word(&self, field: ViewWord) -> u64 {
-        let base: *mut u8 = self.view.ptr().cast();
-        // SAFETY: the offset is that of an aligned u64 inside View; the kernel writes whole words.
-        unsafe { AtomicU64::from_ptr(base.add(field.offset()).cast()) }.load(Ordering::Acquire)
+        view_word(&self.view, field, Ordering::Acquire)
+    }
+
+    /// The core's present epoch.
+    pub fn epoch(&self) -> u64 {
+        self.agreement.epoch(&AgreementWords { view: &self.view, page: &self.page })
     }
 
     /// Copies the idle bitmap, one word per 64 CPUs, into `words`.
@@ -122,13 +128,18 @@ impl Agent {
 
     /// Tells the core that everything older than `epoch` has been thrown away.
     pub fn acknowledge(&mut self, epoch: u64) {
-        self.page_word(PageWord::Ack).store(epoch, Ordering::Release);
+        self.agreement.acknowledge(&AgreementWords { view: &self.view, page: &self.page }, epoch);
+    }
+
+    /// Does an event that carries `epoch` belong to the epoch acknowledged last? One that was sent on
+    /// the eve of a new epoch does not: the core has that task already.
+    pub fn is_current(&self, epoch: u32) -> bool {
+        self.agreement.covers(epoch)
     }
 
     /// One counter of the agent's page, for the loop to keep.
     pub fn page_word(&self, word: PageWord) -> &AtomicU64 {
-        // SAFETY: an aligned u64 inside AgentPage; all access is atomic.
-        unsafe { AtomicU64::from_ptr(self.page.ptr().cast::<u64>().add(word as usize)) }
+        page_word(&self.page, word)
     }
 
     /// Asks the core for idle CPUs for a batch of tasks: one system call for up to [`SELECT_MAX`].
@@ -165,6 +176,33 @@ impl Agent {
     pub fn preempt(&self, cpu: i32) -> Result<()> {
         let mut preempt = Preempt { cpu, reserved: 0 };
         run(self.fds.preempt.as_fd(), &mut preempt, "qumun_preempt")
+    }
+}
+
+fn view_word(view: &Shared<View>, field: ViewWord, order: Ordering) -> u64 {
+    let base: *mut u8 = view.ptr().cast();
+    // SAFETY: the offset is that of an aligned u64 inside View; the kernel writes whole words.
+    unsafe { AtomicU64::from_ptr(base.add(field.offset()).cast()) }.load(order)
+}
+
+fn page_word(page: &Shared<AgentPage>, word: PageWord) -> &AtomicU64 {
+    // SAFETY: an aligned u64 inside AgentPage; all access is atomic.
+    unsafe { AtomicU64::from_ptr(page.ptr().cast::<u64>().add(word as usize)) }
+}
+
+/// The agreement's two words in the pages that the kernel maps.
+struct AgreementWords<'a> {
+    view: &'a Shared<View>,
+    page: &'a Shared<AgentPage>,
+}
+
+impl Words for AgreementWords<'_> {
+    fn epoch(&self, order: Ordering) -> u64 {
+        view_word(self.view, ViewWord::Epoch, order)
+    }
+
+    fn set_ack(&self, epoch: u64, order: Ordering) {
+        page_word(self.page, PageWord::Ack).store(epoch, order);
     }
 }
 

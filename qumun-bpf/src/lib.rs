@@ -25,7 +25,16 @@ mod error;
 #[cfg(feature = "loader")]
 pub mod loader;
 mod map;
+#[cfg(loom)]
+#[doc(hidden)]
+pub mod model;
 pub mod probe;
+#[cfg(loom)]
+#[doc(hidden)]
+pub mod protocol;
+#[cfg(not(loom))]
+#[allow(unreachable_pub)] // public for loom's tests only
+mod protocol;
 pub mod ring;
 pub mod stats;
 pub mod wire;

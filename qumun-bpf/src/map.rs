@@ -23,6 +23,9 @@ pub(crate) fn page_size() -> usize {
 pub(crate) struct Mapping {
     start: NonNull<u8>,
     len: usize,
+    /// From the heap: Miri, which sees every access out of bounds, cannot map.
+    #[cfg(test)]
+    heap: bool,
 }
 
 // SAFETY: the memory belongs to the mapping, is shared with the kernel anyway, and every access goes
@@ -58,9 +61,27 @@ impl Mapping {
             return Err(Error::system(format!("cannot map {what} ({len} bytes at {offset})")));
         }
         match NonNull::new(start.cast()) {
-            Some(start) => Ok(Self { start, len }),
+            Some(start) => Ok(Self {
+                start,
+                len,
+                #[cfg(test)]
+                heap: false,
+            }),
             None => Err(Error::new(crate::ErrorKind::System, format!("{what} was mapped at address 0"))),
         }
+    }
+
+    /// Zeroed memory of this process, as aligned as a mapping.
+    #[cfg(test)]
+    pub(crate) fn heap(len: usize) -> Self {
+        // SAFETY: the tests ask for more than no bytes.
+        let start = unsafe { std::alloc::alloc_zeroed(Self::layout(len)) };
+        Self { start: NonNull::new(start).expect("memory for a test"), len, heap: true }
+    }
+
+    #[cfg(test)]
+    fn layout(len: usize) -> std::alloc::Layout {
+        std::alloc::Layout::from_size_align(len, page_size()).expect("a page is a power of two")
     }
 
     /// A pointer to `size` bytes at `offset`.
@@ -76,6 +97,11 @@ impl Mapping {
 
 impl Drop for Mapping {
     fn drop(&mut self) {
+        #[cfg(test)]
+        if self.heap {
+            // SAFETY: allocated with this layout by `heap`, and nothing refers to it any more.
+            return unsafe { std::alloc::dealloc(self.start.as_ptr(), Self::layout(self.len)) };
+        }
         // SAFETY: start and len are those of a successful mmap, and nothing refers to it any more.
         unsafe { libc::munmap(self.start.as_ptr().cast(), self.len) };
     }
@@ -99,6 +125,7 @@ impl<T: Copy> Shared<T> {
     }
 
     /// A copy of the whole, not atomic over more than a word.
+    #[cfg(feature = "loader")]
     pub(crate) fn read(&self) -> T {
         let mut copy = MaybeUninit::<T>::uninit();
         // Word by word: by value, the optimizer would unfold each element of the 32 KiB record, for minutes.

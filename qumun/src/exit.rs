@@ -1,8 +1,8 @@
 //! How a run ends.
 
 use std::fmt;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+
+use crate::sync::{Arc, AtomicBool, Ordering};
 
 /// Why [`Agent::run`](crate::Agent::run) returned.
 #[derive(Clone, Debug, PartialEq, Eq)]

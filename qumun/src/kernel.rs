@@ -197,8 +197,6 @@ pub struct Link {
     nr_cpus: u32,
     runs_seen: u64,
     fruitless: u32,
-    /// The epoch acknowledged last, as far as an event carries it.
-    epoch: u32,
     /// Why the core did not take this thread for the agent.
     refused: Option<String>,
 }
@@ -218,15 +216,7 @@ impl Link {
         bpf_agent::lock_memory()?;
         let agent = bpf_agent::Agent::map(fds)?;
         let nr_cpus = u32::try_from(agent.view_word(ViewWord::NrCpuIds)).unwrap_or(crate::MAX_CPUS);
-        Ok(Self {
-            agent,
-            idle: IdleView::new(nr_cpus),
-            nr_cpus,
-            runs_seen: 0,
-            fruitless: 0,
-            epoch: 0,
-            refused: None,
-        })
+        Ok(Self { agent, idle: IdleView::new(nr_cpus), nr_cpus, runs_seen: 0, fruitless: 0, refused: None })
     }
 
     /// Writes raw bytes into the live decision ring: for tests that play a hostile agent.
@@ -258,7 +248,7 @@ impl Link {
                     .then_some((Nanos::from_micros(raw.exec_runtime), Nanos::from_micros(raw.vtime))),
             })),
             // One that was sent on the eve of a new epoch: the core has that task already.
-            wire::EVENT_QUEUED if raw.epoch != self.epoch => None,
+            wire::EVENT_QUEUED if !self.agent.is_current(raw.epoch) => None,
             wire::EVENT_QUEUED => Some(Event::Queued(Queued {
                 id,
                 tgid: Pid(raw.tgid),
@@ -293,11 +283,10 @@ impl Backend for Link {
     }
 
     fn epoch(&self) -> Epoch {
-        Epoch(self.agent.view_word(ViewWord::Epoch))
+        Epoch(self.agent.epoch())
     }
 
     fn acknowledge(&mut self, epoch: Epoch) {
-        self.epoch = epoch.0 as u32;
         self.agent.acknowledge(epoch.0);
     }
 

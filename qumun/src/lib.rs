@@ -83,6 +83,7 @@ mod scheduler;
 mod select;
 #[cfg(feature = "sim")]
 pub mod sim;
+mod sync;
 mod tasks;
 pub mod topology;
 mod units;

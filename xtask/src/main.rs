@@ -3,6 +3,7 @@
 //! `setup` installs what the build and the tests need; `lab` fetches sched_ext kernels and boots them in QEMU;
 //! `demo` shows the scheduler at work. It depends on none of the other crates, so it builds on a bare machine.
 
+mod api;
 mod apt;
 mod cpio;
 mod guest;
@@ -14,6 +15,8 @@ mod path;
 mod qemu;
 mod setup;
 mod ui;
+#[cfg(test)]
+mod workspace;
 
 use clap::{Args, Parser, Subcommand};
 use std::process::ExitCode;
@@ -41,6 +44,12 @@ enum Cmd {
     /// Real sched_ext kernels in QEMU: no special hardware, no root, nothing changed on this machine
     #[command(subcommand)]
     Lab(LabCmd),
+    /// Compare the public API of the library crates with qumun/api.txt and qumun-bpf/api.txt
+    Api {
+        /// Write the golden files instead
+        #[arg(long)]
+        bless: bool,
+    },
     /// Build everything and show the scheduler at work, in a guest of two CPUs
     Demo(DemoArgs),
 }
@@ -145,6 +154,7 @@ fn main() -> ExitCode {
         Cmd::Lab(LabCmd::Run(args)) => lab::run(args),
         Cmd::Lab(LabCmd::Path(args)) => path::path(&args),
         Cmd::Lab(LabCmd::Test(args)) => lab_test::test(&args),
+        Cmd::Api { bless } => api::api(bless),
         Cmd::Demo(args) => lab::demo(&args),
     };
     done.unwrap_or_else(|e| {

@@ -1,23 +1,21 @@
 //! The agent's process: `gthulhu-daemon agent`, started by the supervisor only.
 
-use std::os::fd::RawFd;
-
 use qumun::kernel::{AgentFds, Link};
 use qumun::{Exit, Nanos};
 
-use crate::{Error, ExitCode, Result, plugins};
-
-/// Where the supervisor puts the inherited descriptors: behind the standard three.
-pub(crate) const FIRST_FD: RawFd = 3;
+use crate::{Error, ExitCode, Result, handover, plugins};
 
 /// Becomes the agent and runs the policy until the scheduler is gone.
 pub(crate) fn main(plugin: &str, slice: Nanos, supervisor: u32) -> Result<()> {
     die_with(supervisor)?;
     let plugin = plugins::find(plugin)?;
-    // SAFETY: this process has opened nothing yet; what is there was put there by the supervisor.
-    let fds = unsafe { AgentFds::inherit(FIRST_FD) }.map_err(|error| {
-        Error::new(ExitCode::Usage, format!("'agent' is started by 'gthulhu-daemon run' only: {error}"))
-    })?;
+    let alone = |why: &str| {
+        Error::new(ExitCode::Usage, format!("'agent' is started by 'gthulhu-daemon run' only: {why}"))
+    };
+    let raw = handover::given().ok_or_else(|| alone("no descriptors were handed over"))?;
+    // SAFETY: the supervisor had them open for us under these numbers; nothing here has opened, or
+    // closed, anything since.
+    let fds = unsafe { AgentFds::inherit(raw) }.map_err(|error| alone(&error.to_string()))?;
     let builder = qumun::builder(plugins::ops_name(plugin.name)).default_slice(slice);
     let link = Link::connect(fds)?;
     match (plugin.run)(&builder, link) {

@@ -15,6 +15,7 @@
 mod agent;
 pub mod cli;
 mod error;
+mod handover;
 mod plugins;
 mod status;
 mod supervisor;

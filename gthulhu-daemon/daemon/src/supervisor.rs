@@ -7,12 +7,11 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use qumun::Nanos;
-use qumun::kernel::{AgentFds, ExitRecord, LoadedCore, Running};
+use qumun::kernel::{ExitRecord, LoadedCore, Running};
 use signal_hook::consts::{SIGINT, SIGTERM};
 
-use crate::agent::FIRST_FD;
 use crate::status::{Facts, Listener, Snapshot};
-use crate::{Error, ExitCode, Result, plugins, status};
+use crate::{Error, ExitCode, Result, handover, plugins, status};
 
 /// Says a line on stderr. Whoever reads it may have gone away: that must not end the scheduler, as
 /// `eprintln!` would, which panics then.
@@ -203,7 +202,6 @@ struct Agent {
 impl Agent {
     fn start(settings: &Settings, running: &Running) -> Result<Self> {
         let fds = running.agent_fds()?;
-        let raw = fds.raw();
         let mut command = Command::new("/proc/self/exe");
         command
             .arg("agent")
@@ -211,8 +209,15 @@ impl Agent {
             .args(["--slice-us", &(settings.slice.as_u64() / 1000).to_string()])
             .args(["--supervisor", &std::process::id().to_string()])
             .stdin(Stdio::null());
-        // SAFETY: only async-signal-safe calls on numbers copied before the fork.
-        unsafe { command.pre_exec(move || hand_over(raw)) };
+        handover::give(&mut command, fds.raw());
+        // Kept across exec: no huge pages are merged in the agent while it starts (see lock_memory).
+        // SAFETY: one async-signal-safe call on plain numbers.
+        unsafe {
+            command.pre_exec(|| {
+                libc::prctl(libc::PR_SET_THP_DISABLE, 1, 0, 0, 0);
+                Ok(())
+            })
+        };
         let child = command.spawn().map_err(|e| Error::system("cannot start the agent", &e))?;
         // SAFETY: plain numbers; the child has not been waited for, so the pid is its own.
         let pidfd = unsafe { libc::syscall(libc::SYS_pidfd_open, child.id(), 0) };
@@ -244,32 +249,6 @@ impl Drop for Agent {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
-}
-
-/// In the child before exec: moves the descriptors to where the agent looks for them. First above all
-/// targets, so that none is overwritten before it was moved.
-fn hand_over(raw: [RawFd; AgentFds::COUNT]) -> std::io::Result<()> {
-    // Kept across exec: no huge pages are merged in the agent while it starts (see lock_memory).
-    // SAFETY: plain numbers.
-    unsafe { libc::prctl(libc::PR_SET_THP_DISABLE, 1, 0, 0, 0) };
-    let above = FIRST_FD + AgentFds::COUNT as RawFd;
-    let mut moved = [0; AgentFds::COUNT];
-    for (to, from) in moved.iter_mut().zip(raw) {
-        // SAFETY: plain numbers.
-        *to = unsafe { libc::fcntl(from, libc::F_DUPFD, above) };
-        if *to < 0 {
-            return Err(std::io::Error::last_os_error());
-        }
-    }
-    for (i, from) in moved.into_iter().enumerate() {
-        // SAFETY: plain numbers; dup2 clears close-on-exec on the target.
-        if unsafe { libc::dup2(from, FIRST_FD + i as RawFd) } < 0 {
-            return Err(std::io::Error::last_os_error());
-        }
-        // SAFETY: as above.
-        unsafe { libc::close(from) };
-    }
-    Ok(())
 }
 
 /// SIGINT and SIGTERM, as a descriptor to wait for.
