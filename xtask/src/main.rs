@@ -13,6 +13,7 @@ mod lab_test;
 mod path;
 mod qemu;
 mod setup;
+mod source;
 mod ui;
 
 use clap::{Args, Parser, Subcommand};
