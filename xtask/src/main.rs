@@ -60,6 +60,10 @@ enum LabCmd {
     Run(RunArgs),
     /// Tier C: run the lab's table of tests on real kernels
     Test(TestArgs),
+    /// Tier C on all series that the design names: load, stress and drills, one table at the end
+    Matrix(MatrixArgs),
+    /// Hours of load in one guest
+    Soak(SoakArgs),
     /// Measure the length of a wakeup's path against EEVDF, and keep the figures under benches/runs/
     Path(PathArgs),
 }
@@ -116,6 +120,31 @@ struct TestArgs {
     long: bool,
 }
 
+/// What `lab matrix` takes.
+#[derive(Args)]
+struct MatrixArgs {
+    /// Only this series or version; may be repeated
+    #[arg(long)]
+    kernel: Vec<String>,
+    /// Only the entry of this name; may be repeated
+    #[arg(long, value_name = "NAME")]
+    only: Vec<String>,
+}
+
+/// What `lab soak` takes.
+#[derive(Args)]
+struct SoakArgs {
+    /// Hours of load; 0.5 is half an hour
+    #[arg(long)]
+    hours: f64,
+    /// Kernel series or version
+    #[arg(long, default_value = kernel::NEWEST)]
+    kernel: String,
+    /// Virtual CPUs, as QEMU's -smp takes them
+    #[arg(long, default_value = "4")]
+    smp: String,
+}
+
 /// What `lab path` takes.
 #[derive(Args)]
 struct PathArgs {
@@ -146,6 +175,8 @@ fn main() -> ExitCode {
         Cmd::Lab(LabCmd::Run(args)) => lab::run(args),
         Cmd::Lab(LabCmd::Path(args)) => path::path(&args),
         Cmd::Lab(LabCmd::Test(args)) => lab_test::test(&args),
+        Cmd::Lab(LabCmd::Matrix(args)) => lab_test::matrix(&args),
+        Cmd::Lab(LabCmd::Soak(args)) => lab_test::soak(&args),
         Cmd::Demo(args) => lab::demo(&args),
     };
     done.unwrap_or_else(|e| {
