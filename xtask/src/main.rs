@@ -10,10 +10,13 @@ mod initramfs;
 mod kernel;
 mod lab;
 mod lab_test;
+mod licences;
+mod package;
 mod path;
 mod qemu;
 mod setup;
 mod source;
+mod toolchain;
 mod ui;
 
 use clap::{Args, Parser, Subcommand};
@@ -42,6 +45,14 @@ enum Cmd {
     /// Real sched_ext kernels in QEMU: no special hardware, no root, nothing changed on this machine
     #[command(subcommand)]
     Lab(LabCmd),
+    /// Make the packages that would be published, and prove that they build without clang
+    Package(PackageArgs),
+    /// Compile the library, libbpf and the core for aarch64
+    Cross,
+    /// Check the licences of all dependencies against deny.toml, by cargo-deny where it is installed
+    Deny,
+    /// Check the workspace with the oldest Rust that it promises, where that is installed
+    Msrv,
     /// Build everything and show the scheduler at work, in a guest of two CPUs
     Demo(DemoArgs),
 }
@@ -156,6 +167,17 @@ struct PathArgs {
     rounds: u32,
 }
 
+/// What `package` takes.
+#[derive(Args)]
+struct PackageArgs {
+    /// Also run the scheduler that was built on the packages, in a guest
+    #[arg(long)]
+    guest: bool,
+    /// Kernel series or version of that guest
+    #[arg(long, default_value = kernel::NEWEST)]
+    kernel: String,
+}
+
 /// What `demo` takes.
 #[derive(Args)]
 struct DemoArgs {
@@ -177,6 +199,10 @@ fn main() -> ExitCode {
         Cmd::Lab(LabCmd::Test(args)) => lab_test::test(&args),
         Cmd::Lab(LabCmd::Matrix(args)) => lab_test::matrix(&args),
         Cmd::Lab(LabCmd::Soak(args)) => lab_test::soak(&args),
+        Cmd::Package(args) => package::package(&args),
+        Cmd::Cross => toolchain::cross(),
+        Cmd::Deny => licences::deny(),
+        Cmd::Msrv => toolchain::msrv(),
         Cmd::Demo(args) => lab::demo(&args),
     };
     done.unwrap_or_else(|e| {

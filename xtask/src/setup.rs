@@ -33,6 +33,13 @@ pub(crate) const KERNEL_BUILD: Packages = &[
     ("xz-utils", "unpacking the source"),
 ];
 
+/// What it takes to compile C for aarch64 beside a clang.
+pub(crate) const CROSS: Packages = &[
+    ("libc6-dev-arm64-cross", "headers of the C library for aarch64"),
+    ("libelf-dev", "libbpf"),
+    ("zlib1g-dev", "libbpf"),
+];
+
 /// The compiler of the BPF core: this one, or any from [`CLANG_AT_LEAST`] on.
 const CLANG: &str = "clang-19";
 const CLANG_AT_LEAST: u32 = 16;
@@ -137,7 +144,17 @@ fn missing_of(packages: Packages) -> Vec<&'static str> {
 }
 
 fn has_clang() -> bool {
-    (CLANG_AT_LEAST..100).any(|n| find_in_path(format!("clang-{n}")).is_some())
-        || capture(Command::new("clang").arg("-dumpversion"))
-            .is_ok_and(|v| v.split('.').next().and_then(|n| n.parse::<u32>().ok()) >= Some(CLANG_AT_LEAST))
+    find_clang().is_some()
+}
+
+/// The newest clang that is new enough, by the name to start it.
+pub(crate) fn find_clang() -> Option<String> {
+    let numbered =
+        (CLANG_AT_LEAST..100).rev().map(|n| format!("clang-{n}")).find(|c| find_in_path(c).is_some());
+    let plain = || {
+        let version = capture(Command::new("clang").arg("-dumpversion")).ok()?;
+        let major = version.split('.').next().and_then(|n| n.parse::<u32>().ok())?;
+        (major >= CLANG_AT_LEAST).then(|| "clang".to_string())
+    };
+    numbered.or_else(plain)
 }
