@@ -74,14 +74,15 @@ fn with_members(manifest: &str, members: &str) -> Option<String> {
     Some(format!("{before}members = [{members}]{after}"))
 }
 
-/// Compiles the copy, the way any build does, and puts the object where the package's build script looks for it.
+/// Compiles the copy's core, as any build does, and puts the object where the package's build script looks for it.
 fn compile_core(root: &Path, stage: &Path) -> Result<()> {
     say("compiling the core for the package");
     let mut build = cargo(stage);
-    // The workspace's own target folder: libbpf need not be built once more for this.
+    // `check` runs build scripts too, which is all that is needed; in the workspace's own target folder, so that
+    // libbpf is not built once more for this.
     let target = release_dir()?.with_file_name("");
     // Messages in JSON tell the build script's OUT_DIR; a stable place for it there is not.
-    build.args(["build", "--quiet", "--release", "-p", CRATES[0], "--message-format", "json"]);
+    build.args(["check", "--quiet", "-p", CRATES[0], "--message-format", "json"]);
     let messages = capture(build.env("CARGO_TARGET_DIR", target))?;
     let out = out_dir(&messages, CRATES[0])
         .ok_or_else(|| error("cargo did not tell the OUT_DIR of qumun-bpf's build script"))?;
