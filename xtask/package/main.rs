@@ -28,12 +28,11 @@ fn main() -> ExitCode {
     let stopper = thread::spawn({
         let stop = stop.clone();
         move || {
+            let loaded = wait_for_load();
             let sleepers: Vec<_> = (0..8).map(|_| thread::spawn(sleep_and_wake)).collect();
-            thread::sleep(Duration::from_secs(1)); // The load and the attach take a while.
-            let loaded = std::fs::read_to_string("/sys/kernel/sched_ext/root/ops").unwrap_or_default();
             sleepers.into_iter().for_each(|s| drop(s.join()));
             stop.stop();
-            loaded.trim().to_owned()
+            loaded
         }
     });
     let exit = qumun::builder(NAME).stop_handle(stop).run(Fifo(Arc::clone(&decided)));
@@ -53,6 +52,17 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// What the kernel calls the scheduler at work; the verifier takes seconds on an emulated CPU.
+fn wait_for_load() -> String {
+    for _ in 0..400 {
+        if let Ok(ops) = std::fs::read_to_string("/sys/kernel/sched_ext/root/ops") {
+            return ops.trim().to_owned();
+        }
+        thread::sleep(Duration::from_millis(100));
+    }
+    String::new()
 }
 
 fn sleep_and_wake() {

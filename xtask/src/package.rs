@@ -26,7 +26,8 @@ const OBJECT: &str = "prebuilt/core.bpf.o";
 const C_BUILDERS: [&str; 5] = ["cc", "cmake", "pkg-config", "bindgen", "clang-sys"];
 const PROOF_MAIN: &str = include_str!("../package/main.rs");
 const PROOF: &str = "packaged-fifo";
-const GUEST_TIMEOUT: Duration = Duration::from_secs(60);
+/// The load alone takes ten seconds on a busy host.
+const GUEST_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// Packs, proves, says where the packages are.
 pub(crate) fn package(args: &PackageArgs) -> Result<ExitCode> {
