@@ -1,16 +1,21 @@
 # What there is to do here. Every target says what it does, asks nothing, and may be interrupted and repeated.
 #   make setup   install what is missing on a bare Debian 12 or later (root or password-less sudo)
 #   make build   everything, release
-#   make check   formatting, lints and the tests that need nothing but Rust (tier A)
+#   make lint    formatting, clippy, licences of all dependencies
+#   make check   lint, the oldest Rust if installed, and the tests that need nothing but Rust (tier A)
 #   make loom    the lock-free code in every order of its threads (in check, too)
-#   make miri    the rings under Miri (needs rustup's nightly with miri)
+#   make miri    the rings and the pool under Miri (needs rustup's nightly with miri)
 #   make test    everything, real kernels in QEMU included; sets the machine up first
+#   make matrix  load, stress and drills on every kernel series of the design; the first time it builds 6.12
+#   make soak HOURS=n   n hours of load in one guest
+#   make package the crates as published, built without clang and run in a guest
+#   make cross   the library, libbpf and the core for aarch64, compiled
 #   make demo    the scheduler at work, in a guest of two CPUs
 
 CARGO ?= cargo
 XTASK := $(CARGO) xtask
 
-.PHONY: help setup setup-check build lint check docs loom miri test demo
+.PHONY: help setup setup-check build lint check docs loom miri test matrix soak package cross demo
 .NOTPARALLEL:
 
 help:
@@ -29,8 +34,10 @@ build: setup-check
 lint: setup-check
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
+	@$(XTASK) deny
 
 check: lint docs loom
+	@$(XTASK) msrv
 	$(XTASK) api
 	$(CARGO) test --quiet -p qumun --no-default-features --features sim
 	$(CARGO) test --quiet -p qumun-bpf --no-default-features
@@ -53,8 +60,24 @@ test: setup check
 	$(CARGO) test --quiet -p qumun --no-default-features --features sim,hwloc topology
 	$(XTASK) lab test
 
+matrix: setup
+	@$(XTASK) lab matrix
+
+soak: have-hours setup
+	@$(XTASK) lab soak --hours "$(HOURS)"
+
+package: setup
+	@$(XTASK) package --guest
+
+cross: setup
+	@$(XTASK) cross
+
 demo: setup
 	@$(XTASK) demo
+
+.PHONY: have-hours
+have-hours:
+	@test -n "$(HOURS)" || { echo "how long? make soak HOURS=8" >&2; exit 2; }
 
 .PHONY: have-cargo
 have-cargo:

@@ -1,9 +1,14 @@
 //! Compiles the C core to BPF and leaves the object in `OUT_DIR`, from where `loader` embeds it.
 //!
-//! Nothing is written into the source tree. The compiler is `$CLANG`, else the newest clang found.
+//! Nothing is written into the source tree. The compiler is `$CLANG`, else the newest clang found. A published
+//! package carries the object itself (`cargo xtask package` puts it there) and needs no compiler; `$CLANG` set
+//! compiles all the same.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
+
+/// Only in packages, never in the repository: a copy of an object would not follow its source.
+const PREBUILT: &str = "prebuilt/core.bpf.o";
 
 fn main() {
     println!("cargo:rerun-if-changed=bpf");
@@ -12,10 +17,18 @@ fn main() {
         return;
     }
     let out = PathBuf::from(std::env::var_os("OUT_DIR").expect("cargo sets OUT_DIR")).join("core.bpf.o");
+    // Plain `bpf` would be the byte order of the machine that compiles.
+    let little = std::env::var("CARGO_CFG_TARGET_ENDIAN").as_deref() != Ok("big");
+    if std::env::var_os("CLANG").is_none() && little && Path::new(PREBUILT).is_file() {
+        if let Err(error) = std::fs::copy(PREBUILT, &out) {
+            fail(&format!("cannot copy {PREBUILT} to {}: {error}", out.display()));
+        }
+        return;
+    }
     let clang = find_clang();
     let run = Command::new(&clang)
         // -g: the loader relocates by BTF. v3: 32-bit subregisters and fetching atomics (5.12).
-        .args(["-target", "bpf", "-mcpu=v3", "-O2", "-g", "-std=gnu11"])
+        .args(["-target", if little { "bpfel" } else { "bpfeb" }, "-mcpu=v3", "-O2", "-g", "-std=gnu11"])
         .args(["-Wall", "-Wextra", "-Werror", "-Wno-unused-function", "-Wno-unused-parameter"])
         .args(["-Wno-sign-compare", "-c", "bpf/core.bpf.c", "-o"])
         .arg(&out)

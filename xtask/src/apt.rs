@@ -37,9 +37,13 @@ pub(crate) fn known(cache: &Cache) -> Vec<Release> {
 
 /// Whether the lists are younger than a day.
 pub(crate) fn fresh(cache: &Cache) -> bool {
+    is_fresh(&available(cache))
+}
+
+fn is_fresh(file: &Path) -> bool {
     let age =
         |m: fs::Metadata| SystemTime::now().duration_since(m.modified()?).map_err(std::io::Error::other);
-    available(cache).metadata().and_then(age).is_ok_and(|age| age < FRESH)
+    file.metadata().and_then(age).is_ok_and(|age| age < FRESH)
 }
 
 /// Reads the archive's lists anew.
@@ -128,14 +132,32 @@ impl World {
         capture(self.command("apt-get").args(["-q", "update"])).map(drop)
     }
 
-    /// Downloads packages into `scratch` and unpacks them below `root`.
+    /// Fetches the package lists, unless they were fetched within a day.
+    pub(crate) fn update_daily(&self) -> Result<()> {
+        let stamp = self.0.join("updated");
+        if is_fresh(&stamp) {
+            return Ok(());
+        }
+        self.update()?;
+        fs::write(&stamp, "").cannot(format_args!("write {}", stamp.display()))
+    }
+
+    /// The versions of a package, as the archive writes them, newest first; empty when it has none.
+    pub(crate) fn versions(&self, package: &str) -> Result<Vec<String>> {
+        let table = capture(self.command("apt-cache").args(["-q", "madison", package]))?;
+        // ` linux-source-6.12 | 6.12.107-1 | ARCHIVE trixie/main amd64 Packages`
+        Ok(table.lines().filter_map(|line| line.split('|').nth(1)).map(|v| v.trim().to_string()).collect())
+    }
+
+    /// Downloads packages into `scratch` and unpacks them below `root`. `NAME=VERSION` asks for one version.
     pub(crate) fn unpack(&self, packages: &[String], scratch: &Path, root: &Path) -> Result<()> {
         for package in packages {
+            let stem = package.split('=').next().unwrap_or(package);
             say(format_args!("fetching {package}"));
             capture(self.command("apt-get").args(["-q", "download", package]).current_dir(scratch))?;
             let is_it = |p: &PathBuf| {
                 let name = p.file_name().unwrap_or_default().to_string_lossy();
-                name.starts_with(&format!("{package}_")) && name.ends_with(".deb")
+                name.starts_with(&format!("{stem}_")) && name.ends_with(".deb")
             };
             let files = fs::read_dir(scratch).cannot(format_args!("read {}", scratch.display()))?;
             let deb = files.flatten().map(|f| f.path()).find(is_it);

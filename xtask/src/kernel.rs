@@ -1,9 +1,11 @@
 //! Which kernels there are, which one is meant, and the cache that keeps them.
 //!
 //! `CACHE/kernels/VERSION/` holds `vmlinuz`, `config` where the package has one, and `VERSION`, the release as
-//! `uname -r` says it. A folder of that form made by hand (a kernel built from source) is used like any other.
+//! `uname -r` says it. A folder of that form made by hand is used like any other; one that [`source`] built has a hash
+//! of its configuration behind the version.
 
 use crate::apt::{self, Release};
+use crate::source;
 use crate::ui::{Context, Error, Result, error, say};
 use std::fmt;
 use std::fs::{self, File};
@@ -130,25 +132,26 @@ pub(crate) fn cached(cache: &Cache) -> Vec<Kernel> {
 
 /// The newest kernel of a series (or a version), from the cache if that has it, else from the archive.
 pub(crate) fn get(cache: &Cache, wanted: &str) -> Result<Kernel> {
+    let none =
+        || error(format!("the archive has no kernel {wanted}; `cargo xtask lab kernel --list` shows all"));
+    find(cache, wanted)?.ok_or_else(none)
+}
+
+/// The same; `None` when neither the cache nor the archive has one.
+pub(crate) fn find(cache: &Cache, wanted: &str) -> Result<Option<Kernel>> {
     let series = parse(wanted)?;
-    let here = cached(cache).into_iter().rfind(|k| k.version.is_of(&series));
-    if let Some(kernel) = here.clone().filter(|k| k.version == series) {
-        return Ok(kernel); // One version cannot get newer.
+    if source::is_built(&series) {
+        return source::find(cache, &series);
     }
-    if series.is_of(&Version(vec![6, 12])) {
-        // Debian's 6.12 is built without sched_ext, so no package will do.
-        return here.ok_or_else(|| {
-            error(
-                "Debian has no 6.12 with sched_ext: it must be built from source, which xtask cannot do yet. \
-                 A kernel put into the cache by hand (kernels/6.12.N/vmlinuz) is used",
-            )
-        });
+    let here = cached(cache).into_iter().rfind(|k| k.version.is_of(&series));
+    if here.as_ref().is_some_and(|k| k.version == series) {
+        return Ok(here); // One version cannot get newer.
     }
     let or_cached = |e: Error| match here.clone() {
         Some(kernel) => {
             say(format_args!("{e}"));
             say(format_args!("using the cached {}", kernel.version));
-            Ok(kernel)
+            Ok(Some(kernel))
         }
         None => Err(e),
     };
@@ -158,14 +161,11 @@ pub(crate) fn get(cache: &Cache, wanted: &str) -> Result<Kernel> {
         return or_cached(e);
     }
     let known = apt::known(cache);
-    let Some(best) = known.iter().rfind(|r| r.version.is_of(&series)) else {
-        return or_cached(error(format!(
-            "the archive has no kernel {wanted}; `cargo xtask lab kernel --list` shows all"
-        )));
-    };
-    match here.clone().filter(|k| k.version >= best.version) {
-        Some(kernel) => Ok(kernel),
-        None => fetch(cache, best).or_else(or_cached),
+    match known.iter().rfind(|r| r.version.is_of(&series)) {
+        Some(best) if here.as_ref().is_none_or(|k| k.version < best.version) => {
+            fetch(cache, best).map(Some).or_else(or_cached)
+        }
+        _ => Ok(here),
     }
 }
 
@@ -192,11 +192,16 @@ fn fetch(cache: &Cache, release: &Release) -> Result<Kernel> {
             None => {}
         }
     }
-    fs::write(kept.join("VERSION"), format!("{name}\n")).cannot("write VERSION")?;
-    let to = cache.dir("kernels").join(release.version.to_string());
+    keep(cache, &kept, name, &release.version.to_string())
+}
+
+/// Puts a folder with `vmlinuz` and perhaps `config` among the kernels, under `folder`.
+pub(crate) fn keep(cache: &Cache, kept: &Path, release: &str, folder: &str) -> Result<Kernel> {
+    fs::write(kept.join("VERSION"), format!("{release}\n")).cannot("write VERSION")?;
+    let to = cache.dir("kernels").join(folder);
     fs::create_dir_all(cache.dir("kernels")).cannot("make a folder in the cache")?;
     // If another xtask was faster the rename fails, and its result is as good.
-    if let Err(e) = fs::rename(&kept, &to)
+    if let Err(e) = fs::rename(kept, &to)
         && load(&to).is_none()
     {
         return Err(e).cannot(format_args!("keep {}", to.display()));
@@ -204,7 +209,8 @@ fn fetch(cache: &Cache, release: &Release) -> Result<Kernel> {
     load(&to).ok_or_else(|| error(format!("{} is incomplete", to.display())))
 }
 
-fn load(dir: &Path) -> Option<Kernel> {
+/// The kernel in a folder, whose name starts with its version.
+pub(crate) fn load(dir: &Path) -> Option<Kernel> {
     let version = Version::leading(dir.file_name()?.to_str()?)?;
     let image = Some(dir.join("vmlinuz")).filter(|p| p.is_file())?;
     let release = fs::read_to_string(dir.join("VERSION")).map(|t| t.trim().to_string());

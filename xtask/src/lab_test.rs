@@ -2,18 +2,28 @@
 //!
 //! Lines that count: `ok NAME - text`, `not ok NAME - text`, `skip NAME - reason`. An entry that ends badly, or
 //! prints no `ok` at all, has failed: silence is never success.
+//!
+//! Two long forms of it: `lab matrix`, the entries that matter on every series, and `lab soak`, hours of one entry.
 
-use crate::TestArgs;
 use crate::guest::{self, GuestSpec};
 use crate::kernel::{self, Cache, Kernel};
 use crate::lab::{build_programs, report};
 use crate::qemu::Qemu;
 use crate::ui::{Result, error, say};
+use crate::{MatrixArgs, SoakArgs, TestArgs};
+use std::fmt;
 use std::process::ExitCode;
 use std::time::Duration;
 
 /// The kernels when none is named: the newest, and the oldest series that has the image apart.
 const KERNELS: &[&str] = &[kernel::NEWEST, "6.19"];
+
+/// What the matrix asks of every series that the design names.
+const MATRIX_KERNELS: &[&str] = &["6.12", "6.16", "6.18", "6.19", "7.1", "7.2", "7.3"];
+const MATRIX_ENTRIES: &[&str] = &["smoke", "stress", "freeze", "kill", "hostile", "hotplug"];
+
+/// What a soak may take longer than its load: boot, warm-up, checks at the end, a busy host.
+const SOAK_MARGIN: Duration = Duration::from_secs(600);
 
 /// One guest run.
 struct Entry {
@@ -75,36 +85,162 @@ pub(crate) fn test(args: &TestArgs) -> Result<ExitCode> {
     let once = || kernels.iter().flat_map(|k| entries.iter().map(move |e| (k, *e)));
     let runs = (0..args.repeat).flat_map(|_| once());
     for (number, (kernel, entry)) in (1..).zip(runs) {
-        let title = format!("[{number}/{total}] {} smp={} {}", kernel.version, entry.smp, entry.name);
-        println!("{title} …");
-        let seconds = run_entry(kernel, entry, &mut tally)?.as_secs_f32();
-        println!("{title} … {seconds:.0} s");
+        run_entry(kernel, entry, &format!("[{number}/{total}]"), &mut tally)?;
     }
     Ok(tally.print())
 }
 
-fn run_entry(kernel: &Kernel, entry: &Entry, tally: &mut Tally) -> Result<Duration> {
+/// `lab matrix`: every series by every entry, one table at the end.
+pub(crate) fn matrix(args: &MatrixArgs) -> Result<ExitCode> {
+    let series: Vec<&str> = match args.kernel.as_slice() {
+        [] => MATRIX_KERNELS.to_vec(),
+        named => named.iter().map(String::as_str).collect(),
+    };
+    let is_wanted = |e: &&Entry| match args.only.as_slice() {
+        [] => MATRIX_ENTRIES.contains(&e.name),
+        only => only.iter().any(|name| name == e.name),
+    };
+    let entries: Vec<&Entry> = ENTRIES.iter().filter(is_wanted).collect();
+    if entries.is_empty() {
+        return Err(error("no entry of the table has such a name; they are in xtask/src/lab_test.rs"));
+    }
+    series.iter().try_for_each(|s| kernel::parse(s).map(drop))?;
+    build_programs()?;
+    let cache = Cache::open()?;
+    let mut tally = Tally::default();
+    let mut rows: Vec<(String, Vec<Cell>)> = Vec::new();
+    for (row, name) in (1..).zip(&series) {
+        // A kernel that cannot be had for another reason than that there is none must not stop the others.
+        let kernel = match kernel::find(&cache, name) {
+            Ok(Some(kernel)) => kernel,
+            Ok(None) => {
+                say(format_args!("the archive has no kernel {name}"));
+                rows.push((name.to_string(), vec![Cell::NotAvailable; entries.len()]));
+                continue;
+            }
+            Err(e) => {
+                say(&e);
+                tally.failed.push(format!("{name}: no kernel: {e}"));
+                rows.push((name.to_string(), vec![Cell::NoKernel; entries.len()]));
+                continue;
+            }
+        };
+        let mut cells = Vec::new();
+        for (column, entry) in (1..).zip(&entries) {
+            let place = format!("[kernel {row}/{}, entry {column}/{}]", series.len(), entries.len());
+            cells.push(run_entry(&kernel, entry, &place, &mut tally)?);
+        }
+        rows.push((kernel.version.to_string(), cells));
+    }
+    let code = tally.print();
+    println!("\n{}", table(&entries.iter().map(|e| e.name).collect::<Vec<_>>(), &rows));
+    let ran = rows.iter().any(|(_, cells)| cells.iter().any(|c| matches!(c, Cell::Ok(_) | Cell::Failed(_))));
+    if !ran {
+        return Err(error("no kernel of the matrix is available, so nothing was tested"));
+    }
+    Ok(code)
+}
+
+/// `lab soak`: one entry for hours.
+pub(crate) fn soak(args: &SoakArgs) -> Result<ExitCode> {
+    if !(args.hours > 0.0 && args.hours <= 24.0 * 365.0) {
+        return Err(error(format!("--hours {}: more than 0, and no more than a year", args.hours)));
+    }
+    let load = Duration::from_secs_f64((args.hours * 3600.0).ceil());
+    build_programs()?;
+    let kernel = kernel::get(&Cache::open()?, &args.kernel)?;
+    let spec =
+        GuestSpec { smp: args.smp.clone(), timeout: soak_timeout(load), ..GuestSpec::new(kernel.clone()) };
+    let argv = ["lab-guest", "check", "soak", "--secs", &load.as_secs().to_string()].map(String::from);
+    println!(
+        "{} s of load on Linux {}, smp={}; killed after {} s",
+        load.as_secs(),
+        kernel.release,
+        spec.smp,
+        spec.timeout.as_secs()
+    );
+    let mut tally = Tally::default();
+    run_guest(&spec, "soak", &argv, &mut tally)?;
+    Ok(tally.print())
+}
+
+/// The load, a tenth for a guest whose clock falls behind, and the margin.
+fn soak_timeout(load: Duration) -> Duration {
+    load + load / 10 + SOAK_MARGIN
+}
+
+fn run_entry(kernel: &Kernel, entry: &Entry, place: &str, tally: &mut Tally) -> Result<Cell> {
+    let title = format!("{place} {} smp={} {}", kernel.version, entry.smp, entry.name);
+    println!("{title} …");
     let spec = GuestSpec {
         smp: entry.smp.into(),
         icount: entry.icount,
         timeout: Duration::from_secs(entry.timeout),
         ..GuestSpec::new(kernel.clone())
     };
-    let label = format!("{} {}", kernel.version, entry.name);
     let argv: Vec<String> = entry.argv.iter().map(ToString::to_string).collect();
+    let cell = run_guest(&spec, entry.name, &argv, tally)?;
+    println!("{title} … {cell}");
+    Ok(cell)
+}
+
+/// Runs one guest and counts what it says, under the kernel's version and `name`.
+fn run_guest(spec: &GuestSpec, name: &str, argv: &[String], tally: &mut Tally) -> Result<Cell> {
+    let label = format!("{} {name}", spec.kernel.version);
     let (passed, failed) = (tally.passed, tally.failed.len());
-    let outcome = guest::run(&spec, &argv, &mut |line| {
+    let outcome = guest::run(spec, argv, &mut |line| {
         println!("{label} | {line}");
         tally.line(&label, line);
     })?;
-    let code = report(&spec, &outcome);
+    let code = report(spec, &outcome);
     if code != 0 && tally.failed.len() == failed {
         tally.failed.push(format!("{label}: ended with status {code}"));
     } else if code == 0 && tally.passed == passed {
         say(format_args!("{label}: no check passed"));
         tally.failed.push(format!("{label}: printed no `ok` line"));
     }
-    Ok(outcome.wall)
+    let seconds = outcome.wall.as_secs();
+    Ok(if tally.failed.len() == failed { Cell::Ok(seconds) } else { Cell::Failed(seconds) })
+}
+
+/// How one entry ended on one kernel; seconds of wall time.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Cell {
+    Ok(u64),
+    Failed(u64),
+    /// The archive has no such kernel.
+    NotAvailable,
+    /// There should be one, but it could not be fetched or built.
+    NoKernel,
+}
+
+impl fmt::Display for Cell {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ok(s) => f.pad(&format!("ok {s} s")),
+            Self::Failed(s) => f.pad(&format!("FAILED {s} s")),
+            Self::NotAvailable => f.pad("not available"),
+            Self::NoKernel => f.pad("NO KERNEL"),
+        }
+    }
+}
+
+/// A line per kernel, a column per entry, and what it sums up to.
+fn table(entries: &[&str], rows: &[(String, Vec<Cell>)]) -> String {
+    let mut text = format!("{:<10}", "kernel");
+    entries.iter().for_each(|name| text.push_str(&format!(" {name:<14}")));
+    for (kernel, cells) in rows {
+        text.push_str(&format!("\n{kernel:<10}"));
+        cells.iter().for_each(|cell| text.push_str(&format!(" {cell:<14}")));
+    }
+    let count = |is: fn(&Cell) -> bool| rows.iter().flat_map(|(_, cells)| cells).filter(|c| is(c)).count();
+    text.push_str(&format!(
+        "\n{} ok, {} failed, {} not available",
+        count(|c| matches!(c, Cell::Ok(_))),
+        count(|c| matches!(c, Cell::Failed(_) | Cell::NoKernel)),
+        count(|c| *c == Cell::NotAvailable)
+    ));
+    text.lines().map(str::trim_end).collect::<Vec<_>>().join("\n")
 }
 
 /// What all entries said.
@@ -150,5 +286,32 @@ mod tests {
         assert_eq!(tally.passed, 1);
         assert_eq!(tally.failed, ["7.3.4 smoke: b - broke"]);
         assert_eq!(tally.skipped, ["7.3.4 smoke: c - no PSI"]);
+    }
+
+    #[test]
+    fn what_is_not_available_is_neither_passed_nor_failed() {
+        let rows = [
+            ("6.12.1".to_string(), vec![Cell::Ok(12), Cell::Failed(120)]),
+            ("6.13".to_string(), vec![Cell::NotAvailable; 2]),
+            ("7.1".to_string(), vec![Cell::NoKernel; 2]),
+        ];
+        assert_eq!(
+            table(&["smoke", "kill"], &rows),
+            "kernel     smoke          kill\n\
+             6.12.1     ok 12 s        FAILED 120 s\n\
+             6.13       not available  not available\n\
+             7.1        NO KERNEL      NO KERNEL\n\
+             1 ok, 3 failed, 2 not available"
+        );
+    }
+
+    #[test]
+    fn the_matrix_names_entries_of_the_table() {
+        assert!(MATRIX_ENTRIES.iter().all(|name| ENTRIES.iter().any(|e| e.name == *name && !e.long)));
+    }
+
+    #[test]
+    fn a_soak_may_take_longer_than_its_load() {
+        assert_eq!(soak_timeout(Duration::from_secs(3600)), Duration::from_secs(3600 + 360 + 600));
     }
 }

@@ -11,9 +11,13 @@ mod initramfs;
 mod kernel;
 mod lab;
 mod lab_test;
+mod licences;
+mod package;
 mod path;
 mod qemu;
 mod setup;
+mod source;
+mod toolchain;
 mod ui;
 #[cfg(test)]
 mod workspace;
@@ -50,6 +54,14 @@ enum Cmd {
         #[arg(long)]
         bless: bool,
     },
+    /// Make the packages that would be published, and prove that they build without clang
+    Package(PackageArgs),
+    /// Compile the library, libbpf and the core for aarch64
+    Cross,
+    /// Check the licences of all dependencies against deny.toml, by cargo-deny where it is installed
+    Deny,
+    /// Check the workspace with the oldest Rust that it promises, where that is installed
+    Msrv,
     /// Build everything and show the scheduler at work, in a guest of two CPUs
     Demo(DemoArgs),
 }
@@ -68,6 +80,10 @@ enum LabCmd {
     Run(RunArgs),
     /// Tier C: run the lab's table of tests on real kernels
     Test(TestArgs),
+    /// Tier C on all series that the design names: load, stress and drills, one table at the end
+    Matrix(MatrixArgs),
+    /// Hours of load in one guest
+    Soak(SoakArgs),
     /// Measure the length of a wakeup's path against EEVDF, and keep the figures under benches/runs/
     Path(PathArgs),
 }
@@ -124,6 +140,31 @@ struct TestArgs {
     long: bool,
 }
 
+/// What `lab matrix` takes.
+#[derive(Args)]
+struct MatrixArgs {
+    /// Only this series or version; may be repeated
+    #[arg(long)]
+    kernel: Vec<String>,
+    /// Only the entry of this name; may be repeated
+    #[arg(long, value_name = "NAME")]
+    only: Vec<String>,
+}
+
+/// What `lab soak` takes.
+#[derive(Args)]
+struct SoakArgs {
+    /// Hours of load; 0.5 is half an hour
+    #[arg(long)]
+    hours: f64,
+    /// Kernel series or version
+    #[arg(long, default_value = kernel::NEWEST)]
+    kernel: String,
+    /// Virtual CPUs, as QEMU's -smp takes them
+    #[arg(long, default_value = "4")]
+    smp: String,
+}
+
 /// What `lab path` takes.
 #[derive(Args)]
 struct PathArgs {
@@ -133,6 +174,17 @@ struct PathArgs {
     /// Measurements of each scheduler
     #[arg(long, default_value_t = 3)]
     rounds: u32,
+}
+
+/// What `package` takes.
+#[derive(Args)]
+struct PackageArgs {
+    /// Also run the scheduler that was built on the packages, in a guest
+    #[arg(long)]
+    guest: bool,
+    /// Kernel series or version of that guest
+    #[arg(long, default_value = kernel::NEWEST)]
+    kernel: String,
 }
 
 /// What `demo` takes.
@@ -155,6 +207,12 @@ fn main() -> ExitCode {
         Cmd::Lab(LabCmd::Path(args)) => path::path(&args),
         Cmd::Lab(LabCmd::Test(args)) => lab_test::test(&args),
         Cmd::Api { bless } => api::api(bless),
+        Cmd::Lab(LabCmd::Matrix(args)) => lab_test::matrix(&args),
+        Cmd::Lab(LabCmd::Soak(args)) => lab_test::soak(&args),
+        Cmd::Package(args) => package::package(&args),
+        Cmd::Cross => toolchain::cross(),
+        Cmd::Deny => licences::deny(),
+        Cmd::Msrv => toolchain::msrv(),
         Cmd::Demo(args) => lab::demo(&args),
     };
     done.unwrap_or_else(|e| {

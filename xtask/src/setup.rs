@@ -3,8 +3,11 @@
 use crate::ui::{Result, capture, error, find_in_path, is_root, run, say};
 use std::process::{Command, ExitCode};
 
-/// Package and what needs it. The C compiler for BPF is apart, see [`CLANG`].
-const PACKAGES: &[(&str, &str)] = &[
+/// Package and what needs it.
+pub(crate) type Packages = &'static [(&'static str, &'static str)];
+
+/// What the build and the tests need. The C compiler for BPF is apart, see [`CLANG`].
+const PACKAGES: Packages = &[
     ("gcc", "linking, libbpf"),
     ("make", "building libbpf"),
     ("pkg-config", "finding libelf"),
@@ -20,27 +23,72 @@ const PACKAGES: &[(&str, &str)] = &[
     ("ca-certificates", "fetching"),
 ];
 
+/// What it takes to build a kernel from source; installed when one is to be built, not before.
+pub(crate) const KERNEL_BUILD: Packages = &[
+    ("gcc", "the kernel"),
+    ("make", "the kernel"),
+    ("flex", "the kernel's configuration"),
+    ("bison", "the kernel's configuration"),
+    ("bc", "the kernel's constants"),
+    ("libelf-dev", "objtool, BTF"),
+    ("pahole", "BTF"),
+    ("xz-utils", "unpacking the source"),
+];
+
+/// What it takes to compile C for aarch64 beside a clang.
+pub(crate) const CROSS: Packages = &[
+    ("libc6-dev-arm64-cross", "headers of the C library for aarch64"),
+    ("libelf-dev", "libbpf"),
+    ("zlib1g-dev", "libbpf"),
+];
+
 /// The compiler of the BPF core: this one, or any from [`CLANG_AT_LEAST`] on.
 const CLANG: &str = "clang-19";
 const CLANG_AT_LEAST: u32 = 16;
 
 /// Installs what is missing, or only says what is (`check`).
 pub(crate) fn setup(check: bool) -> Result<ExitCode> {
-    let mut missing = missing_packages();
-    let need_clang = !has_clang();
-    if missing.is_empty() && !need_clang {
-        return Ok(ExitCode::SUCCESS);
-    }
-    for (name, what) in PACKAGES.iter().filter(|(name, _)| missing.contains(name)) {
-        say(format_args!("missing: {name} ({what})"));
-    }
-    if need_clang {
+    let mut missing = missing_of(PACKAGES);
+    if !has_clang() {
         say(format_args!("missing: {CLANG} or any clang >= {CLANG_AT_LEAST} (the BPF core)"));
         missing.push(CLANG);
     }
+    if !missing.is_empty() {
+        provide(PACKAGES, missing, if check { "run `cargo xtask setup`, or " } else { "" })?;
+        let left = missing_of(PACKAGES);
+        if !left.is_empty() || !has_clang() {
+            return Err(error(format!(
+                "still missing after the installation: {} (clang: {})",
+                left.join(" "),
+                has_clang()
+            )));
+        }
+        say("all is there");
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Installs those of `packages` that are missing: for work that few people ask for.
+pub(crate) fn ensure(packages: Packages) -> Result<()> {
+    let missing = missing_of(packages);
+    if missing.is_empty() {
+        return Ok(());
+    }
+    provide(packages, missing, "")?;
+    match missing_of(packages).as_slice() {
+        [] => Ok(()),
+        left => Err(error(format!("still missing after the installation: {}", left.join(" ")))),
+    }
+}
+
+/// Installs `missing`; with a `hint`, which then starts the error, only says what it would install.
+fn provide(packages: Packages, missing: Vec<&str>, hint: &str) -> Result<()> {
+    for (name, what) in packages.iter().filter(|(name, _)| missing.contains(name)) {
+        say(format_args!("missing: {name} ({what})"));
+    }
     let by_hand = format!("as root: apt-get update && apt-get install {}", missing.join(" "));
-    if check {
-        return Err(error(format!("run `cargo xtask setup`, or {by_hand}")));
+    if !hint.is_empty() {
+        return Err(error(format!("{hint}{by_hand}")));
     }
     if find_in_path("apt-get").is_none() {
         return Err(error(format!("this is not a Debian; install what it calls: {}", missing.join(" "))));
@@ -51,7 +99,7 @@ pub(crate) fn setup(check: bool) -> Result<ExitCode> {
     install(prefix, missing)
 }
 
-fn install(prefix: &[&str], mut missing: Vec<&str>) -> Result<ExitCode> {
+fn install(prefix: &[&str], mut missing: Vec<&str>) -> Result<()> {
     let root = |command: &[&str]| {
         let words = [prefix, &["env", "DEBIAN_FRONTEND=noninteractive"], command].concat();
         let mut c = Command::new(words[0]);
@@ -75,17 +123,7 @@ fn install(prefix: &[&str], mut missing: Vec<&str>) -> Result<ExitCode> {
     say(format_args!("apt-get install {}", missing.join(" ")));
     let options =
         ["-y", "-qq", "--no-install-recommends", "-oDPkg::Lock::Timeout=300", "-oAcquire::Retries=3"];
-    run(&mut root(&[&["apt-get", "install"], &options[..], &missing].concat()))?;
-    let left = missing_packages();
-    if !left.is_empty() || !has_clang() {
-        return Err(error(format!(
-            "still missing after the installation: {} (clang: {})",
-            left.join(" "),
-            has_clang()
-        )));
-    }
-    say("all is there");
-    Ok(ExitCode::SUCCESS)
+    run(&mut root(&[&["apt-get", "install"], &options[..], &missing].concat()))
 }
 
 /// What must stand before a command that root runs; `None` when root is out of reach without a question.
@@ -96,8 +134,8 @@ fn become_root() -> Option<&'static [&'static str]> {
     capture(Command::new("sudo").args(["-n", "true"])).ok().map(|_| &["sudo", "-n"][..])
 }
 
-fn missing_packages() -> Vec<&'static str> {
-    let names = PACKAGES.iter().map(|(name, _)| *name);
+fn missing_of(packages: Packages) -> Vec<&'static str> {
+    let names = packages.iter().map(|(name, _)| *name);
     let out = Command::new("dpkg-query")
         .args(["-W", "-f", "${Package} ${db:Status-Status}\n"])
         .args(names.clone())
@@ -108,7 +146,17 @@ fn missing_packages() -> Vec<&'static str> {
 }
 
 fn has_clang() -> bool {
-    (CLANG_AT_LEAST..100).any(|n| find_in_path(format!("clang-{n}")).is_some())
-        || capture(Command::new("clang").arg("-dumpversion"))
-            .is_ok_and(|v| v.split('.').next().and_then(|n| n.parse::<u32>().ok()) >= Some(CLANG_AT_LEAST))
+    find_clang().is_some()
+}
+
+/// The newest clang that is new enough, by the name to start it.
+pub(crate) fn find_clang() -> Option<String> {
+    let numbered =
+        (CLANG_AT_LEAST..100).rev().map(|n| format!("clang-{n}")).find(|c| find_in_path(c).is_some());
+    let plain = || {
+        let version = capture(Command::new("clang").arg("-dumpversion")).ok()?;
+        let major = version.split('.').next().and_then(|n| n.parse::<u32>().ok())?;
+        (major >= CLANG_AT_LEAST).then(|| "clang".to_string())
+    };
+    numbered.or_else(plain)
 }
