@@ -110,6 +110,14 @@ impl Daemon {
     /// # Errors
     /// When it does not within five seconds; the end of what it said is in the text.
     pub fn start(plugin: &str, extra_args: &[&str]) -> Result<Self> {
+        Self::start_within(plugin, extra_args, START_LIMIT)
+    }
+
+    /// The same with another limit: a load takes the longer the more tasks there are.
+    ///
+    /// # Errors
+    /// As [`Daemon::start`].
+    pub fn start_within(plugin: &str, extra_args: &[&str], limit: Duration) -> Result<Self> {
         let stem = std::env::temp_dir().join(format!("lab-daemon-{}-{}", std::process::id(), sys::now_ns()));
         let (report, log) = (stem.with_extension("json"), stem.with_extension("log"));
         let file = File::create(&log).cannot(format_args!("write {}", log.display()))?;
@@ -121,7 +129,7 @@ impl Daemon {
         let mut daemon =
             Self { supervisor, supervisor_pid, report, log, started_in: Duration::ZERO, is_over: false };
         let mut last = Err("it was not asked yet".to_string());
-        let started = wait_for("decisions", START_LIMIT, || {
+        let started = wait_for("decisions", limit, || {
             if !daemon.supervisor.is_running()? {
                 return Err("it ended".into());
             }
@@ -168,8 +176,24 @@ impl Daemon {
     pub fn stop(mut self) -> Result<Outcome> {
         let start = sys::now_ns();
         sys::signal(self.supervisor_pid, libc::SIGTERM)?;
-        let status = self.supervisor.wait(STOP_LIMIT)?;
-        wait_for("end of the scheduler", STOP_LIMIT, || Ok(assert_disabled().ok()))?;
+        self.wait_for_end(start, STOP_LIMIT)
+    }
+
+    /// Waits for an end that somebody else has brought about; also returns what it said.
+    ///
+    /// # Errors
+    /// As [`Daemon::stop`].
+    pub fn ended(mut self, limit: Duration) -> Result<(Outcome, String)> {
+        let log = self.log.clone();
+        // Read first: a daemon that ended well takes its log along.
+        self.supervisor.wait(limit)?;
+        let said = fs::read(&log).unwrap_or_default();
+        Ok((self.wait_for_end(sys::now_ns(), limit)?, String::from_utf8_lossy(&said).into_owned()))
+    }
+
+    fn wait_for_end(&mut self, start: u64, limit: Duration) -> Result<Outcome> {
+        let status = self.supervisor.wait(limit)?;
+        wait_for("end of the scheduler", limit, || Ok(assert_disabled().ok()))?;
         let took = Duration::from_nanos(sys::now_ns() - start);
         self.is_over = true;
         let code = process::exit_code(status);
