@@ -15,7 +15,7 @@ pub const SCHED_EXT: &str = "/sys/kernel/sched_ext";
 /// How our schedulers' names begin.
 pub const OPS_PREFIX: &str = "gthulhu";
 /// Until a started daemon decides, and until a stopped one is gone.
-const START_LIMIT: Duration = Duration::from_secs(5);
+const START_LIMIT: Duration = Duration::from_secs(10);
 const STOP_LIMIT: Duration = Duration::from_secs(5);
 const STATUS_LIMIT: Duration = Duration::from_secs(3);
 

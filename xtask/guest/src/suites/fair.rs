@@ -7,7 +7,7 @@ use crate::process::Background;
 use serde_json::Value;
 use std::time::Duration;
 
-const GRACE: Duration = Duration::from_secs(10);
+const GRACE: Duration = Duration::from_secs(30);
 /// The core serves whoever has waited for 500 ms; one nice -20 task and eight others may each be first.
 const WAIT_MS: u64 = 1_500;
 /// Eight tasks of the smallest weight wait for each other too: the search finds one each 50 ms, after 500 ms.

@@ -1,7 +1,7 @@
 //! Agents with a fault of their own kind (`examples/faulty.rs`): slow, stuck in a loop, or one that never gives the
 //! room of an event back. Each is killed after a while, and a sound one takes over.
 
-use super::scene::{GAP, Pulse};
+use super::scene::{GAP, Pulse, own_gap};
 use super::{a_task_runs, balanced, enable_seq};
 use crate::check::{Checks, ensure};
 use crate::drill::hogs;
@@ -29,6 +29,7 @@ pub(super) fn run(checks: &mut Checks, fault: Fault, time: Duration) -> Result<(
         Fault::Slow => "slow",
         Fault::Stuck => "stuck",
     };
+    own_gap()?;
     let seq = enable_seq()? + 1;
     let mut command = Command::new("/bin/faulty");
     command.args([name, &time.as_secs().to_string()]).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -106,7 +107,9 @@ fn congested(phase: &Value) -> Result<String> {
     let (congested, sent, dropped) = (count("congested")?, count("ev_sent")?, count("exit_dropped")?);
     let text = format!("{sent} events sent, {congested} found no room, {dropped} ends not told");
     // Several times full and free again, or it was never full for long.
-    ensure(congested >= 1000 && dropped > 0 && applied(phase)? > 1000, || format!("no storm: {text}"))?;
+    ensure(congested >= 1000 && dropped > 0 && applied(phase)? > 1000, || {
+        format!("no storm: {text}: {phase}")
+    })?;
     Ok(format!("{text}; {} decisions applied", applied(phase)?))
 }
 
@@ -120,18 +123,19 @@ fn bounded(phase: &Value, time: Duration) -> Result<String> {
         phase["degraded_ms"], phase["late_ms"]
     );
     ensure(entered >= 2 && left >= 1, || format!("it was never too slow, or never back: {text}"))?;
-    ensure(applied(phase)? > 100, || format!("it decided nothing: {text}"))?;
+    ensure(applied(phase)? > 20, || format!("it decided nothing: {text}"))?;
     if entered <= limit { Ok(text) } else { Err(text) }
 }
 
-/// It fell once more than at the start, and for good.
+/// It fell, and stayed so. (On a busy host a sound agent may be late once, too.)
 fn degraded(phase: &Value, time: Duration) -> Result<String> {
     let text = format!(
-        "degraded {} times for one return, the last for {} ms, latest event {} ms",
-        phase["entered"], phase["since_ms"], phase["late_ms"]
+        "degraded {} times, {} returns, the last time for {} ms, latest event {} ms",
+        phase["entered"], phase["left"], phase["since_ms"], phase["late_ms"]
     );
     ensure(phase["normal"] == false, || format!("normal under a stuck agent: {text}"))?;
-    ensure(number(phase, "/left")? == 1, || format!("came back: {text}"))?;
+    let fell = number(phase, "/entered")? == number(phase, "/left")? + 1 && number(phase, "/left")? > 0;
+    ensure(fell, || format!("it was never normal: {text}"))?;
     let most = number(phase, "/since_ms")? > time.as_millis() as u64 / 2;
     ensure(most && applied(phase)? > 0, || format!("stuck too late: {text}"))?;
     Ok(text)

@@ -7,7 +7,7 @@ use crate::process::Background;
 use serde_json::Value;
 use std::time::Duration;
 
-const GRACE: Duration = Duration::from_secs(15);
+const GRACE: Duration = Duration::from_secs(30);
 /// Percent of all wakeups.
 const LEAST: f64 = 95.0;
 

@@ -1,7 +1,7 @@
 //! Ten thousand tasks: loads, schedules, leaves.
 
 use super::PLUGIN;
-use super::scene::Scene;
+use super::scene::{Scene, own_gap};
 use crate::check::{Checks, ensure};
 use crate::process::Background;
 use crate::sched::{Daemon, number};
@@ -21,6 +21,7 @@ const GAP: Duration = Duration::from_millis(800);
 pub(super) fn run(checks: &mut Checks, time: Duration) -> Result<()> {
     let (secs, tasks, runners) =
         ((time.as_secs() + 3600).to_string(), TASKS.to_string(), RUNNERS.to_string());
+    own_gap()?;
     let start = sys::now_ns();
     let crowd = Background::load(&["crowd", &tasks, "--runners", &runners, "--secs", &secs])?;
     let threads = || {

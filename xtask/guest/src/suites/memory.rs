@@ -7,7 +7,7 @@ use crate::{Context, Result, sys};
 use std::fs;
 use std::time::Duration;
 
-const GRACE: Duration = Duration::from_secs(10);
+const GRACE: Duration = Duration::from_secs(30);
 const LOOK: Duration = Duration::from_millis(500);
 
 pub(super) fn run(checks: &mut Checks, time: Duration) -> Result<()> {

@@ -8,7 +8,7 @@ use crate::sched::daemon_program;
 use std::process::Command;
 use std::time::Duration;
 
-const GRACE: Duration = Duration::from_secs(10);
+const GRACE: Duration = Duration::from_secs(30);
 /// A task of ours that may use a CPU without ordinary tasks waits for its equals only.
 const WAIT_MS: u64 = 500;
 

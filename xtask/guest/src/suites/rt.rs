@@ -6,7 +6,7 @@ use crate::check::{Checks, ensure};
 use crate::process::Background;
 use std::time::Duration;
 
-const GRACE: Duration = Duration::from_secs(10);
+const GRACE: Duration = Duration::from_secs(30);
 /// Free tasks wait for a burst of 50 ms at most, as the one that ran there, then among two for a CPU.
 const WAIT_MS: u64 = 400;
 

@@ -1,7 +1,7 @@
 //! A mixed load for as long as one likes, with a random drill each second: nothing may be lost, leak or end.
 
 use super::cgroups::Churn;
-use super::scene::Pulse;
+use super::scene::{Pulse, own_gap};
 use super::{PLUGIN, balanced, enable_seq, healthy, stop_well};
 use crate::check::{Checks, ensure};
 use crate::drill;
@@ -28,6 +28,7 @@ const GAP: Duration = Duration::from_millis(1500);
 
 pub(super) fn run(checks: &mut Checks, time: Duration) -> Result<()> {
     sys::be_real_time();
+    own_gap()?;
     let daemon = Daemon::start(PLUGIN, &[])?;
     let seq = enable_seq()?;
     let mut pulse = Pulse::start();

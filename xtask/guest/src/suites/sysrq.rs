@@ -1,7 +1,6 @@
 //! The magic keys: a dump that disturbs nobody, and the end of the scheduler by hand.
 
-use super::scene::GAP;
-use super::scene::Pulse;
+use super::scene::{GAP, Pulse, own_gap};
 use super::{PLUGIN, a_task_runs, balanced, enable_seq, healthy, stop_well};
 use crate::check::{Checks, ensure};
 use crate::process::wait_for;
@@ -15,6 +14,7 @@ const LIMIT: Duration = Duration::from_secs(3);
 const KIND: u64 = 67;
 
 pub(super) fn run(checks: &mut Checks) -> Result<()> {
+    own_gap()?;
     let daemon = Daemon::start(PLUGIN, &[])?;
     let seq = enable_seq()?;
     let mut pulse = Pulse::start();
