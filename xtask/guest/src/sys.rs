@@ -204,6 +204,31 @@ pub fn set_affinity(tid: i32, mask: u64) -> io::Result<()> {
     }
 }
 
+/// Memory that is there, every page of it, until dropped.
+#[derive(Debug)]
+pub struct Taken {
+    at: *mut libc::c_void,
+    bytes: usize,
+}
+
+impl Taken {
+    /// Takes it from the kernel; `None` when the kernel refuses.
+    pub fn new(bytes: usize) -> Option<Self> {
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_POPULATE;
+        let access = libc::PROT_READ | libc::PROT_WRITE;
+        // SAFETY: a new anonymous mapping at an address of the kernel's choice touches no memory in use.
+        let at = unsafe { libc::mmap(std::ptr::null_mut(), bytes, access, flags, -1, 0) };
+        (at != libc::MAP_FAILED).then_some(Self { at, bytes })
+    }
+}
+
+impl Drop for Taken {
+    fn drop(&mut self) {
+        // SAFETY: the mapping is our own, of this size, and nobody has a reference into it.
+        unsafe { libc::munmap(self.at, self.bytes) };
+    }
+}
+
 /// One number on a cache line of its own, so that two writers do not slow each other.
 #[derive(Debug, Default)]
 #[repr(align(64))]

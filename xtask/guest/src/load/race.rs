@@ -90,7 +90,7 @@ pub fn race(kinds: &[Runners], time: Duration) -> Result<Value> {
         match sys::fork(|| run(kind, &shown)) {
             Ok(pid) => pids.push(pid),
             Err(e) => {
-                pids.into_iter().for_each(sys::reap);
+                reap_all(&pids);
                 return Err(e);
             }
         }
@@ -105,7 +105,7 @@ pub fn race(kinds: &[Runners], time: Duration) -> Result<Value> {
             (gap.max(open), cpu_ns(*pid), failed)
         })
         .collect();
-    pids.into_iter().for_each(sys::reap);
+    reap_all(&pids);
     if figures.iter().any(|(.., failed)| *failed != 0) {
         return Err("a process could not have its nice value, CPUs or class".into());
     }
@@ -120,6 +120,14 @@ pub fn race(kinds: &[Runners], time: Duration) -> Result<Value> {
     }
     groups.insert("elapsed_ms".into(), json!((now - start) / 1_000_000));
     Ok(Value::Object(groups))
+}
+
+/// All get their signal before any is waited for: one of small weight needs years to end beside one of large.
+fn reap_all(pids: &[i32]) {
+    for pid in pids {
+        let _ = sys::signal(*pid, libc::SIGKILL);
+    }
+    pids.iter().copied().for_each(sys::reap);
 }
 
 fn run(kind: &Runners, shown: &Shown<'_>) {

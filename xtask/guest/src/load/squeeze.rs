@@ -7,7 +7,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 const CHUNK: usize = 4 << 20;
-const PAGE: usize = 4096;
 const HOLD: Duration = Duration::from_millis(50);
 
 /// Two processes for `time`: one takes memory until little is free, holds it for a moment and gives half of it
@@ -35,18 +34,17 @@ pub fn squeeze(time: Duration) -> Result<Value> {
 }
 
 fn take_and_give(rounds: &AtomicU64, least: &AtomicU64) {
-    let mut taken: Vec<Vec<u8>> = Vec::new();
+    let mut taken = Vec::new();
     let floor_kb = watermark_kb();
     loop {
         let mut free_kb = number("/proc/meminfo", "MemFree:");
         while free_kb > floor_kb {
-            let mut chunk = vec![0_u8; CHUNK];
-            // Written, or it is no memory yet.
-            (0..CHUNK).step_by(PAGE).for_each(|at| chunk[at] = 1);
+            let Some(chunk) = sys::Taken::new(CHUNK) else { break };
             taken.push(chunk);
             free_kb = number("/proc/meminfo", "MemFree:");
             least.fetch_min(free_kb, Ordering::Relaxed);
         }
+        least.fetch_min(free_kb, Ordering::Relaxed);
         rounds.fetch_add(1, Ordering::Relaxed);
         sys::sleep(HOLD);
         taken.truncate(taken.len() / 2);

@@ -19,8 +19,6 @@ use std::time::Duration;
 /// agent's absence, 50 ms and a slice; and the beats are 100 ms apart. That is 250 ms; twice that is a stall.
 pub(super) const GAP: Duration = Duration::from_millis(500);
 
-/// Until a daemon decides. On a host that is busy with other things this says nothing about scheduling.
-const START_LIMIT: Duration = Duration::from_secs(20);
 /// How long the kernel's own scheduler is measured, once in a boot.
 const OWN_TIME: Duration = Duration::from_secs(4);
 
@@ -87,7 +85,7 @@ impl Scene {
     /// Starts the daemon, and the heart.
     pub(super) fn start(name: &'static str, args: &[&str]) -> Result<Self> {
         own_gap()?;
-        Self::of(name, Daemon::start_within(PLUGIN, args, START_LIMIT)?)
+        Self::of(name, Daemon::start(PLUGIN, args)?)
     }
 
     /// The same with a daemon that was started.
