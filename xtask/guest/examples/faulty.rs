@@ -10,8 +10,13 @@ use qumun::{Backend, Context, Event, Queued, Scheduler, Verdict};
 
 /// Until a killed agent's successor decides: 2 s is the longest dwell.
 const RECOVERY: Duration = Duration::from_secs(6);
-/// How often the storm's agent gives room back, so that the ring is full and free in turn.
-const RELEASE: Duration = Duration::from_secs(3);
+/// The storm's agent gives room back when it has heard nothing for so long, that is, when the ring was full for so
+/// long; the ring is full and free in turn.
+const RELEASE: Duration = Duration::from_secs(1);
+/// The storm goes on until so many enqueues have found the ring full, or for so long: how long it takes to fill a ring
+/// is a question of the machine.
+const CONGESTED: u64 = 2_000;
+const FULL_LIMIT: Duration = Duration::from_secs(40);
 /// A stuck agent answers so many events first.
 const GOOD_EVENTS: u64 = 200;
 /// CPU time of one slow decision.
@@ -28,6 +33,10 @@ fn main() -> qumun::Result<()> {
         _ => run(link, Stuck { left: GOOD_EVENTS }),
     })?;
     std::thread::sleep(Duration::from_secs(secs));
+    let patience = Instant::now() + FULL_LIMIT;
+    while fault == "storm" && running.inner().totals().congested < CONGESTED && Instant::now() < patience {
+        std::thread::sleep(Duration::from_millis(100));
+    }
     report(&running, 1, Duration::ZERO);
     sys::reap(bad);
 
@@ -112,7 +121,7 @@ impl Scheduler for Stuck {
 fn keep_room(mut link: Link) {
     link.start();
     let mut agreed = None;
-    let mut released = Instant::now();
+    let mut heard = Instant::now();
     loop {
         let epoch = link.epoch();
         if agreed != Some(epoch) {
@@ -121,6 +130,7 @@ fn keep_room(mut link: Link) {
             agreed = Some(epoch);
         }
         while let Some(event) = link.receive() {
+            heard = Instant::now();
             let Event::Queued(task) = event else { continue };
             let decision = wire::Decision {
                 generation: task.id.generation.0,
@@ -131,9 +141,9 @@ fn keep_room(mut link: Link) {
             let _ = link.raw().decisions.push(&decision);
         }
         link.raw().decisions.publish();
-        if released.elapsed() > RELEASE {
+        if heard.elapsed() > RELEASE {
             link.raw().events.release();
-            released = Instant::now();
+            heard = Instant::now();
         }
         std::thread::yield_now();
     }

@@ -40,8 +40,9 @@ pub(super) fn run(checks: &mut Checks, fault: Fault, time: Duration) -> Result<(
     let mut pulse = Pulse::start();
     let load = match fault {
         Fault::Storm => vec![
-            Background::stress_ng(&["--fork", "4"], time + Duration::from_secs(20))?,
-            Background::hackbench(1)?,
+            Background::stress_ng(&["--fork", "2"], time + Duration::from_secs(60))?,
+            // Nothing wakes as often as pipes do.
+            Background::load(&["hop", "--periodic", "0", "--pairs", "4", "--secs", "600"])?,
         ],
         _ => {
             let secs = (time.as_secs() + 30).to_string();
@@ -107,9 +108,7 @@ fn congested(phase: &Value) -> Result<String> {
     let (congested, sent, dropped) = (count("congested")?, count("ev_sent")?, count("exit_dropped")?);
     let text = format!("{sent} events sent, {congested} found no room, {dropped} ends not told");
     // Several times full and free again, or it was never full for long.
-    ensure(congested >= 1000 && dropped > 0 && applied(phase)? > 1000, || {
-        format!("no storm: {text}: {phase}")
-    })?;
+    ensure(congested >= 1000 && applied(phase)? > 1000, || format!("no storm: {text}: {phase}"))?;
     Ok(format!("{text}; {} decisions applied", applied(phase)?))
 }
 
