@@ -30,6 +30,8 @@ struct Entry {
     name: &'static str,
     /// QEMU's `-smp`.
     smp: &'static str,
+    /// QEMU's `-m`; empty for the usual.
+    mem: &'static str,
     icount: bool,
     /// Seconds of wall time, boot included.
     timeout: u64,
@@ -44,17 +46,24 @@ const SMT: &str = "8,sockets=2,cores=2,threads=2";
 /// not use one of them is bound to the other and never asked about, so nothing could bounce.
 #[rustfmt::skip]
 const ENTRIES: &[Entry] = &[
-    Entry { name: "smoke", smp: "2", icount: false, timeout: 120, long: false, argv: &["lab-guest", "check", "smoke"] },
-    Entry { name: "inputs", smp: "2", icount: false, timeout: 120, long: false, argv: &["lab-guest", "check", "inputs"] },
-    Entry { name: "freeze", smp: "2", icount: false, timeout: 120, long: false, argv: &["lab-guest", "check", "freeze"] },
-    Entry { name: "freeze-exact", smp: "2", icount: true, timeout: 300, long: false, argv: &["lab-guest", "check", "freeze"] },
-    Entry { name: "kill", smp: "2", icount: false, timeout: 120, long: false, argv: &["lab-guest", "check", "kill"] },
-    Entry { name: "hostile", smp: "4", icount: false, timeout: 150, long: false, argv: &["lab-guest", "check", "hostile"] },
-    Entry { name: "hotplug", smp: "4", icount: false, timeout: 60, long: false, argv: &["lab-guest", "check", "hotplug"] },
-    Entry { name: "stress", smp: "2", icount: false, timeout: 200, long: false, argv: &["lab-guest", "check", "stress"] },
-    Entry { name: "stress-smt", smp: SMT, icount: false, timeout: 300, long: false, argv: &["lab-guest", "check", "stress"] },
-    Entry { name: "stress-long", smp: "2", icount: false, timeout: 500, long: true, argv: &["lab-guest", "check", "stress", "--secs", "60"] },
-    Entry { name: "stress-smt-long", smp: SMT, icount: false, timeout: 900, long: true, argv: &["lab-guest", "check", "stress", "--secs", "60"] },
+    Entry { name: "smoke", smp: "2", mem: "", icount: false, timeout: 120, long: false, argv: &["lab-guest", "check", "smoke"] },
+    Entry { name: "inputs", smp: "2", mem: "", icount: false, timeout: 120, long: false, argv: &["lab-guest", "check", "inputs"] },
+    Entry { name: "freeze", smp: "2", mem: "", icount: false, timeout: 120, long: false, argv: &["lab-guest", "check", "freeze"] },
+    Entry { name: "freeze-exact", smp: "2", mem: "", icount: true, timeout: 300, long: false, argv: &["lab-guest", "check", "freeze"] },
+    Entry { name: "kill", smp: "2", mem: "", icount: false, timeout: 120, long: false, argv: &["lab-guest", "check", "kill"] },
+    Entry { name: "hostile", smp: "4", mem: "", icount: false, timeout: 150, long: false, argv: &["lab-guest", "check", "hostile"] },
+    Entry { name: "hotplug", smp: "4", mem: "", icount: false, timeout: 60, long: false, argv: &["lab-guest", "check", "hotplug"] },
+    Entry { name: "stress", smp: "2", mem: "", icount: false, timeout: 200, long: false, argv: &["lab-guest", "check", "stress"] },
+    Entry { name: "stress-smt", smp: SMT, mem: "", icount: false, timeout: 300, long: false, argv: &["lab-guest", "check", "stress"] },
+    Entry { name: "faulty", smp: "2", mem: "", icount: false, timeout: 240, long: false, argv: &["lab-guest", "check", "storm", "slow", "stuck"] },
+    Entry { name: "shares", smp: "2", mem: "", icount: false, timeout: 240, long: false, argv: &["lab-guest", "check", "fair", "rt", "cgroups"] },
+    Entry { name: "memory", smp: "2", mem: "320M", icount: false, timeout: 240, long: false, argv: &["lab-guest", "check", "sysrq", "partial", "memory"] },
+    Entry { name: "many", smp: "2", mem: "", icount: false, timeout: 240, long: false, argv: &["lab-guest", "check", "many"] },
+    Entry { name: "one", smp: "1", mem: "", icount: false, timeout: 240, long: false, argv: &["lab-guest", "check", "smoke", "freeze", "--secs", "4"] },
+    Entry { name: "local", smp: SMT, mem: "", icount: false, timeout: 240, long: false, argv: &["lab-guest", "check", "local"] },
+    Entry { name: "soak", smp: "2", mem: "", icount: false, timeout: 400, long: true, argv: &["lab-guest", "check", "soak", "--secs", "240"] },
+    Entry { name: "stress-long", smp: "2", mem: "", icount: false, timeout: 500, long: true, argv: &["lab-guest", "check", "stress", "--secs", "60"] },
+    Entry { name: "stress-smt-long", smp: SMT, mem: "", icount: false, timeout: 900, long: true, argv: &["lab-guest", "check", "stress", "--secs", "60"] },
 ];
 
 /// Runs the table.
@@ -172,11 +181,13 @@ fn soak_timeout(load: Duration) -> Duration {
 fn run_entry(kernel: &Kernel, entry: &Entry, place: &str, tally: &mut Tally) -> Result<Cell> {
     let title = format!("{place} {} smp={} {}", kernel.version, entry.smp, entry.name);
     println!("{title} …");
+    let usual = GuestSpec::new(kernel.clone());
     let spec = GuestSpec {
         smp: entry.smp.into(),
+        mem: if entry.mem.is_empty() { usual.mem.clone() } else { entry.mem.into() },
         icount: entry.icount,
         timeout: Duration::from_secs(entry.timeout),
-        ..GuestSpec::new(kernel.clone())
+        ..usual
     };
     let argv: Vec<String> = entry.argv.iter().map(ToString::to_string).collect();
     let cell = run_guest(&spec, entry.name, &argv, tally)?;

@@ -1,7 +1,7 @@
 //! An agent that lies: it loads the core, answers events with every kind of nonsense, then breaks the
 //! ring itself, and at last behaves. Prints one JSON line per phase. The suite `hostile` watches.
 
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use qumun::kernel::{Link, LoadedCore, Probe, Running, stats, wire};
@@ -10,6 +10,13 @@ use qumun::{Backend, Context, Event, Queued, Scheduler, Verdict};
 /// What the monitoring thread waits for.
 static PHASE: AtomicU32 = AtomicU32::new(0);
 const DONE: u32 = 4;
+/// Records written until the first report, how many of them no core may take for a decision, and how many named a
+/// task that was asked about earlier, by its generation of now.
+static WRITTEN: AtomicU64 = AtomicU64::new(0);
+static NONSENSE: AtomicU64 = AtomicU64::new(0);
+static FOREIGN: AtomicU64 = AtomicU64::new(0);
+/// A record of a decision in the ring: a header of 8 bytes before it.
+const RECORD: u64 = 8 + size_of::<wire::Decision>() as u64;
 
 fn main() -> qumun::Result<()> {
     let secs = std::env::args().nth(1).and_then(|s| s.parse().ok()).unwrap_or(10);
@@ -24,6 +31,8 @@ fn main() -> qumun::Result<()> {
         PHASE.store(1, Ordering::SeqCst);
         lie(&mut link, Duration::from_secs(secs));
         PHASE.store(2, Ordering::SeqCst);
+        // The report, before anything else is written.
+        std::thread::sleep(Duration::from_millis(300));
         break_ring(&mut link, Duration::from_secs(3));
         drop(link);
         PHASE.store(3, Ordering::SeqCst);
@@ -73,13 +82,16 @@ fn line(core: &LoadedCore, phase: u32, exit: Option<(u32, String)>) {
     let exit = exit.map_or("null".into(), |(kind, text)| format!("\"{kind} {}\"", text.replace('"', "'")));
     println!(
         "{{\"phase\":{phase},\"state\":\"{}\",\"enable_seq\":{},\"normal\":{},\"left\":{},\"outstanding\":{},\
-         \"open\":{},\"exit\":{exit},\"counters\":{{{}}}}}",
+         \"open\":{},\"written\":{},\"nonsense\":{},\"foreign\":{},\"exit\":{exit},\"counters\":{{{}}}}}",
         probe.state.unwrap_or_default(),
         probe.enable_seq.unwrap_or(0),
         view.mode == wire::NORMAL,
         view.left,
         ledgers.events_outstanding,
         ledgers.decisions_open,
+        WRITTEN.load(Ordering::SeqCst),
+        NONSENSE.load(Ordering::SeqCst),
+        FOREIGN.load(Ordering::SeqCst),
         counters.join(",")
     );
 }
@@ -128,15 +140,23 @@ impl Scheduler for Honest {
 }
 
 /// Answers each event in a wrong way first and then, mostly, in the right one: an agent that only lies
-/// is degraded within 30 ms and has nothing more to lie about.
+/// is degraded within 30 ms and has nothing more to lie about. At the end it waits until the core has read
+/// all that was written, so that what was written and what was counted can be compared.
 fn lie(link: &mut Link, time: Duration) {
     // The load comes two seconds after the attach.
     std::thread::sleep(Duration::from_secs(2));
     let (end, mut random) = (Instant::now() + time, Random(0x9e37_79b9_7f4a_7c15));
     let cpus = u64::from(link.idle().nr_cpus());
     let mut epoch = None;
-    while Instant::now() < end {
+    let mut pen = Pen { at: link.raw().decisions.consumer_position() };
+    // Tasks that were asked about lately: theirs is the generation that the core has, and no question is open.
+    let mut asked = [(0, 0); 8];
+    let settled = end + Duration::from_secs(6);
+    while Instant::now() < end
+        || (pen.at != link.raw().decisions.consumer_position() && Instant::now() < settled)
+    {
         agree(link, &mut epoch);
+        let is_honest = Instant::now() >= end;
         while let Some(event) = link.receive() {
             let Event::Queued(task) = event else { continue };
             let honest = wire::Decision {
@@ -147,7 +167,13 @@ fn lie(link: &mut Link, time: Duration) {
                 cpu: wire::CPU_ANY,
                 ..wire::Decision::default()
             };
-            let wrong = match random.next() % 16 {
+            if is_honest {
+                pen.write(link, &honest, false);
+                continue;
+            }
+            let (pid, generation) = asked[(random.next() % 8) as usize];
+            let other = pid != 0 && pid != honest.pid;
+            let wrong = match random.next() % 18 {
                 0 => wire::Decision { cpu: 77, ..honest },
                 1 => wire::Decision { cpu: i32::MAX, ..honest },
                 2 => wire::Decision { cpu: i32::MIN, ..honest },
@@ -160,24 +186,51 @@ fn lie(link: &mut Link, time: Duration) {
                 9 => wire::Decision { reserved: 1, ..honest },
                 // Perhaps one that it may not use: it must bounce.
                 10..=12 => wire::Decision { cpu: (random.next() % cpus) as i32, ..honest },
+                16.. if other => wire::Decision { pid, generation, ..honest },
                 _ => honest,
             };
-            let decisions = &mut link.raw().decisions;
+            asked[(random.next() % 8) as usize] = (honest.pid, honest.generation);
+            FOREIGN.fetch_add(u64::from(wrong.pid == pid && other), Ordering::SeqCst);
+            let is_cpu = wrong.cpu == wire::CPU_ANY || (0..cpus as i32).contains(&wrong.cpu);
+            let is_nonsense = !is_cpu || wrong.flags != 0 || wrong.reserved != 0;
             if random.next().is_multiple_of(8) {
                 let bytes = random.bytes::<96>();
                 let len = (random.next() % 96) as usize;
-                let _ = decisions.push_raw(&bytes[..len]);
+                // Too short, or with flags and a CPU that are none.
+                if link.raw().decisions.push_raw(&bytes[..len]).is_ok() {
+                    pen.wrote((8 + len as u64).next_multiple_of(8), true);
+                }
             }
-            let _ = decisions.push(&wrong);
+            pen.write(link, &wrong, is_nonsense);
             if random.next().is_multiple_of(4) {
-                let _ = decisions.push(&wrong); // twice
+                pen.write(link, &wrong, is_nonsense); // twice
             }
             if !random.next().is_multiple_of(20_000) {
-                let _ = decisions.push(&honest);
+                pen.write(link, &honest, false);
             }
         }
         link.publish();
         link.rest(true);
+    }
+}
+
+/// Counts what is written.
+struct Pen {
+    /// Where the next record goes.
+    at: u64,
+}
+
+impl Pen {
+    fn write(&mut self, link: &mut Link, decision: &wire::Decision, is_nonsense: bool) {
+        if link.raw().decisions.push(decision).is_ok() {
+            self.wrote(RECORD, is_nonsense);
+        }
+    }
+
+    fn wrote(&mut self, bytes: u64, is_nonsense: bool) {
+        self.at += bytes;
+        WRITTEN.fetch_add(1, Ordering::SeqCst);
+        NONSENSE.fetch_add(u64::from(is_nonsense), Ordering::SeqCst);
     }
 }
 

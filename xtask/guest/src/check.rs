@@ -35,6 +35,11 @@ pub fn check(name: &str, proof: impl FnOnce() -> Result<String>) -> bool {
     verdict == "ok"
 }
 
+/// Prints `skip NAME - reason`: this machine or daemon lacks what the check is about.
+pub fn skip(name: &str, reason: &str) {
+    let _ = writeln!(std::io::stdout(), "skip {name} - {reason}");
+}
+
 /// An error with this text unless the condition holds.
 ///
 /// # Errors

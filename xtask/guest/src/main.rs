@@ -2,7 +2,7 @@
 
 use clap::{Parser, Subcommand};
 use lab_guest::check::Checks;
-use lab_guest::load::{self, Wake};
+use lab_guest::load::{self, Runners, Wake};
 use lab_guest::sched::Scx;
 use lab_guest::{Result, demo, path, suites};
 use serde_json::{Value, json};
@@ -71,12 +71,51 @@ enum Cmd {
         #[arg(long, default_value_t = 10.0)]
         secs: f64,
     },
+    /// Processes of several kinds beside each other: what each got, and how long it went without
+    Race {
+        /// NAME:COUNT[:nice=N][:cpus=HEX][:policy=ext|fifo][:work_us=N][:sleep_us=N]
+        #[arg(required = true)]
+        kinds: Vec<Runners>,
+        /// For how long
+        #[arg(long, default_value_t = 10.0)]
+        secs: f64,
+    },
+    /// Very many threads with random wakeups
+    Crowd {
+        /// How many
+        sleepers: usize,
+        /// Threads that compute beside them
+        #[arg(long, default_value_t = 0)]
+        runners: usize,
+        /// For how long, once they are all there
+        #[arg(long, default_value_t = 10.0)]
+        secs: f64,
+    },
+    /// Takes memory until the kernel has to look for some
+    Squeeze {
+        /// For how long
+        #[arg(long, default_value_t = 10.0)]
+        secs: f64,
+    },
+    /// Tasks that note on which CPU they wake up
+    Hop {
+        /// Processes with a timer
+        #[arg(long, default_value_t = 4)]
+        periodic: usize,
+        /// Pairs of processes that wake each other
+        #[arg(long, default_value_t = 0)]
+        pairs: usize,
+        /// For how long
+        #[arg(long, default_value_t = 10.0)]
+        secs: f64,
+    },
     /// Which scheduler is at work
     Scx,
     /// Check the daemon
     Check {
-        /// What to check
-        suite: suites::Suite,
+        /// What to check, in turn
+        #[arg(required = true)]
+        suites: Vec<suites::Suite>,
         /// Length of each load, where a suite has one
         #[arg(long)]
         secs: Option<u64>,
@@ -96,9 +135,9 @@ enum Cmd {
 
 fn main() -> ExitCode {
     let done = match Cli::parse().command {
-        Cmd::Check { suite, secs } => {
+        Cmd::Check { suites, secs } => {
             let mut checks = Checks::default();
-            suites::run(suite, secs, &mut checks);
+            suites.into_iter().for_each(|suite| suites::run(suite, secs, &mut checks));
             return if checks.all_held() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
         }
         Cmd::Path { round_trips, rounds } => path::path(round_trips, rounds).map(|()| true),
@@ -131,6 +170,10 @@ fn run_load(load: Cmd) -> Result<Value> {
         }),
         Cmd::Pipe { rounds, secs: limit } => load::pipe(rounds, limit.map(secs)),
         Cmd::Affinity { tasks, secs: time } => load::affinity(tasks, secs(time)),
+        Cmd::Race { kinds, secs: time } => load::race(&kinds, secs(time)),
+        Cmd::Crowd { sleepers, runners, secs: time } => load::crowd(sleepers, runners, secs(time)),
+        Cmd::Squeeze { secs: time } => load::squeeze(secs(time)),
+        Cmd::Hop { periodic, pairs, secs: time } => load::hop(periodic, pairs, secs(time)),
         Cmd::Scx => {
             let scx = Scx::read()?;
             Ok(json!({"state": scx.state, "ops": scx.ops, "enable_seq": scx.enable_seq}))

@@ -8,6 +8,8 @@ use std::time::Duration;
 
 /// Rare enough to change nothing.
 const PERIOD: Duration = Duration::from_millis(50);
+/// Above the real-time tasks of the drills: what those take is not the host's.
+const PRIORITY: i32 = 50;
 
 /// A real-time thread on each CPU that only sleeps, until dropped. No scheduler of ordinary tasks can make it
 /// late: when it is, the host did not run the virtual CPU.
@@ -26,7 +28,7 @@ impl Noise {
         let listen = |cpu: u32| {
             let (worst, stop) = (Arc::clone(&worst), Arc::clone(&stop));
             thread::spawn(move || {
-                if sys::set_affinity(0, 1 << cpu).is_ok() && sys::be_real_time() {
+                if sys::set_affinity(0, 1 << cpu).is_ok() && sys::be_real_time_at(PRIORITY) {
                     listen_until(&stop, &worst);
                 }
             })

@@ -56,9 +56,62 @@ pub fn die_with_parent() {
 /// Runs this thread, not its children, above all ordinary tasks: who stops and wakes others in a drill must not
 /// itself wait for the scheduler under test. Says whether the kernel agreed.
 pub fn be_real_time() -> bool {
-    let param = libc::sched_param { sched_priority: 1 };
+    be_real_time_at(1)
+}
+
+/// The same with a priority: 1 is the lowest, 99 the highest.
+pub fn be_real_time_at(sched_priority: i32) -> bool {
+    let param = libc::sched_param { sched_priority };
     // SAFETY: `param` is valid for the read; 0 is the calling thread.
     unsafe { libc::sched_setscheduler(0, libc::SCHED_FIFO | libc::SCHED_RESET_ON_FORK, &param) == 0 }
+}
+
+/// Kernel and libc agree on these numbers, but not every libc crate names the last one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Policy {
+    /// Whatever the machine does with ordinary tasks.
+    Normal,
+    /// Asks for sched_ext by name: the only way to it where it does not take every ordinary task.
+    Ext,
+    /// Above all ordinary tasks.
+    Fifo,
+}
+
+/// Gives a thread a scheduling class; 0 is this one.
+///
+/// # Errors
+/// When there is no such thread, or the kernel has no such class.
+pub fn set_policy(tid: i32, policy: Policy) -> Result<()> {
+    const SCHED_EXT: i32 = 7;
+    let (number, sched_priority) = match policy {
+        Policy::Normal => (libc::SCHED_OTHER, 0),
+        Policy::Ext => (SCHED_EXT, 0),
+        Policy::Fifo => (libc::SCHED_FIFO, 1),
+    };
+    let param = libc::sched_param { sched_priority };
+    // SAFETY: `param` is valid for the read.
+    match unsafe { libc::sched_setscheduler(tid, number, &param) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()).cannot(format_args!("make thread {tid} {policy:?}")),
+    }
+}
+
+/// Gives this thread a nice value.
+///
+/// # Errors
+/// When a smaller one than now is not allowed.
+pub fn set_nice(nice: i32) -> Result<()> {
+    // SAFETY: setpriority takes three numbers; 0 is the calling thread.
+    match unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, nice) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()).cannot(format_args!("set nice {nice}")),
+    }
+}
+
+/// The CPU on which this thread runs, or ran a moment ago.
+pub fn current_cpu() -> usize {
+    // SAFETY: sched_getcpu takes no argument; it fails only where the kernel lacks getcpu.
+    usize::try_from(unsafe { libc::sched_getcpu() }).unwrap_or(0)
 }
 
 /// Sends a signal to a process, or with a negative number to a process group.
@@ -148,6 +201,31 @@ pub fn set_affinity(tid: i32, mask: u64) -> io::Result<()> {
     match unsafe { libc::sched_setaffinity(tid, size_of_val(&set), &set) } {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Memory that is there, every page of it, until dropped.
+#[derive(Debug)]
+pub struct Taken {
+    at: *mut libc::c_void,
+    bytes: usize,
+}
+
+impl Taken {
+    /// Takes it from the kernel; `None` when the kernel refuses.
+    pub fn new(bytes: usize) -> Option<Self> {
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_POPULATE;
+        let access = libc::PROT_READ | libc::PROT_WRITE;
+        // SAFETY: a new anonymous mapping at an address of the kernel's choice touches no memory in use.
+        let at = unsafe { libc::mmap(std::ptr::null_mut(), bytes, access, flags, -1, 0) };
+        (at != libc::MAP_FAILED).then_some(Self { at, bytes })
+    }
+}
+
+impl Drop for Taken {
+    fn drop(&mut self) {
+        // SAFETY: the mapping is our own, of this size, and nobody has a reference into it.
+        unsafe { libc::munmap(self.at, self.bytes) };
     }
 }
 

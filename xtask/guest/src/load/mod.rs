@@ -2,12 +2,20 @@
 
 mod affinity;
 mod beat;
+mod crowd;
 mod hogs;
+mod hop;
 mod pipe;
+mod race;
+mod squeeze;
 mod wake;
 
 pub use affinity::{Hammer, affinity};
 pub use beat::{Beat, beat, longest_gap};
+pub use crowd::crowd;
 pub use hogs::{hogs, spin};
+pub use hop::hop;
 pub use pipe::pipe;
+pub use race::{Runners, race};
+pub use squeeze::squeeze;
 pub use wake::{Wake, wake};

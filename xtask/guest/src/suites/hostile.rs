@@ -57,6 +57,23 @@ pub(super) fn run(checks: &mut Checks, time: Duration) -> Result<()> {
         ]
         .join(", "))
     });
+    checks.check("hostile.counted", || {
+        let count = |name: &str| number(lies, &format!("/counters/{name}"));
+        let (written, nonsense) = (number(lies, "/written")?, number(lies, "/nonsense")?);
+        let (drained, refused, stale) = (count("dec_drained")?, count("dec_refused")?, count("dec_stale")?);
+        let (applied, bounced) = (count("dec_applied")?, count("dec_bounced")?);
+        let foreign = number(lies, "/foreign")?;
+        let text = format!(
+            "{written} records written, {drained} drained; {nonsense} of them nonsense, {refused} refused; {applied} \
+             applied for {} events dispatched, {bounced} bounced, {stale} stale; {foreign} for others by their own \
+             generation",
+            count("ev_dispatched")?
+        );
+        // Each decision moves one task once, whoever it was written for.
+        let adds_up = applied == count("ev_dispatched")? && bounced == count("ev_bounced")?;
+        let is_even = written == drained && nonsense == refused && adds_up && foreign >= 100;
+        if is_even { Ok(text) } else { Err(text) }
+    });
     checks.check("hostile.ring", || {
         alive(broken, before + 1)?;
         let n = number(broken, "/counters/ring_errors")?;

@@ -1,12 +1,23 @@
 //! What is promised, checked against a real kernel.
 
+mod cgroups;
+mod fair;
+mod faulty;
 mod freeze;
 mod hostile;
 mod hotplug;
 mod inputs;
 mod kill;
+mod local;
+mod many;
+mod memory;
+mod partial;
+mod rt;
+mod scene;
 mod smoke;
+mod soak;
 mod stress;
+mod sysrq;
 
 use crate::check::{Checks, ensure};
 use crate::sched::{self, Daemon, OPS_PREFIX, Outcome, Scx, number};
@@ -31,6 +42,30 @@ pub enum Suite {
     Hotplug,
     /// What a person or a machine may do wrong
     Inputs,
+    /// Forks and wakeups while the event ring is full
+    Storm,
+    /// A policy that takes a millisecond for each decision
+    Slow,
+    /// A policy that does not come back
+    Stuck,
+    /// Bound and free tasks of all weights: nobody starves
+    Fair,
+    /// A real-time task takes a CPU again and again
+    Rt,
+    /// cgroups made, left, weighted and removed under load
+    Cgroups,
+    /// Memory is short
+    Memory,
+    /// Only tasks that ask for it are ours
+    Partial,
+    /// Ten thousand tasks
+    Many,
+    /// A dump, and the end of the scheduler, by magic keys
+    Sysrq,
+    /// Whether tasks come back to their cache, on a machine with two
+    Local,
+    /// A mixed load with random drills, for as long as --secs says
+    Soak,
 }
 
 /// The plugins that every suite about scheduling runs.
@@ -49,6 +84,18 @@ pub fn run(suite: Suite, secs: Option<u64>, checks: &mut Checks) {
         Suite::Hostile => ("hostile", hostile::run(checks, secs(10))),
         Suite::Hotplug => ("hotplug", hotplug::run(checks, secs(8))),
         Suite::Inputs => ("inputs", inputs::run(checks)),
+        Suite::Storm => ("storm", faulty::run(checks, faulty::Fault::Storm, secs(8))),
+        Suite::Slow => ("slow", faulty::run(checks, faulty::Fault::Slow, secs(8))),
+        Suite::Stuck => ("stuck", faulty::run(checks, faulty::Fault::Stuck, secs(4))),
+        Suite::Fair => ("fair", fair::run(checks, secs(6))),
+        Suite::Rt => ("rt", rt::run(checks, secs(6))),
+        Suite::Cgroups => ("cgroups", cgroups::run(checks, secs(6))),
+        Suite::Memory => ("memory", memory::run(checks, secs(8))),
+        Suite::Partial => ("partial", partial::run(checks, secs(5))),
+        Suite::Many => ("many", many::run(checks, secs(8))),
+        Suite::Sysrq => ("sysrq", sysrq::run(checks)),
+        Suite::Local => ("local", local::run(checks, secs(8))),
+        Suite::Soak => ("soak", soak::run(checks, secs(120))),
     };
     if let Err(e) = done {
         checks.check(name, || Err(e));
