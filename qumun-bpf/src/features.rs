@@ -86,6 +86,7 @@ impl Features {
     /// # Errors
     /// When the file is not there or holds something else.
     pub fn read(path: &Path) -> Result<Self> {
+        let _quiet = crate::loader::collect_messages();
         let btf = Btf::from_path(path).map_err(|e| {
             Error::new(ErrorKind::NoBtf, format!("cannot read type information from {}", path.display()))
                 .because(e)

@@ -139,6 +139,7 @@ fn check_name(name: &str) -> Result<()> {
 
 /// libbpf would say only that a relocation failed.
 fn check_btf(path: &Path) -> Result<()> {
+    let _quiet = collect_messages();
     Btf::from_path(path).map(drop).map_err(|e| {
         Error::new(ErrorKind::Invalid, format!("{} holds no type information (BTF)", path.display()))
             .because(e)
@@ -471,9 +472,10 @@ impl ExitRecord {
 /// What libbpf and the verifier said, kept for the error message.
 static MESSAGES: Mutex<String> = Mutex::new(String::new());
 
-struct Collected(Option<(PrintLevel, libbpf_rs::PrintCallback)>);
+pub(crate) struct Collected(Option<(PrintLevel, libbpf_rs::PrintCallback)>);
 
-fn collect_messages() -> Collected {
+/// From here until dropped libbpf says nothing on stderr.
+pub(crate) fn collect_messages() -> Collected {
     fn keep(_: PrintLevel, text: String) {
         if let Ok(mut messages) = MESSAGES.lock() {
             messages.push_str(&text);

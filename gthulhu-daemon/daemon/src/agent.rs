@@ -1,26 +1,29 @@
-//! The agent's process: `gthulhu-daemon agent`, started by the supervisor only.
+//! The agent's process: the hidden subcommand `agent`, started by the supervisor only.
 
 use std::os::fd::RawFd;
 
+use qumun::Exit;
 use qumun::kernel::{AgentFds, Link};
-use qumun::{Exit, Nanos};
 
-use crate::{Error, ExitCode, Result, plugins};
+use crate::options::PolicyArgs;
+use crate::registry::Registry;
+use crate::{Error, ExitCode, Result};
 
 /// Where the supervisor puts the inherited descriptors: behind the standard three.
 pub(crate) const FIRST_FD: RawFd = 3;
 
 /// Becomes the agent and runs the policy until the scheduler is gone.
-pub(crate) fn main(plugin: &str, slice: Nanos, supervisor: u32) -> Result<()> {
+pub(crate) fn main(registry: &Registry, args: &PolicyArgs, supervisor: u32) -> Result<()> {
     die_with(supervisor)?;
-    let plugin = plugins::find(plugin)?;
+    let plugin = registry.find(args.plugin.as_deref())?;
+    let options = args.plugin_options().map_err(|e| Error::new(ExitCode::Usage, e))?;
     // SAFETY: this process has opened nothing yet; what is there was put there by the supervisor.
-    let fds = unsafe { AgentFds::inherit(FIRST_FD) }.map_err(|error| {
-        Error::new(ExitCode::Usage, format!("'agent' is started by 'gthulhu-daemon run' only: {error}"))
-    })?;
-    let builder = qumun::builder(plugins::ops_name(plugin.name)).default_slice(slice);
+    let fds = unsafe { AgentFds::inherit(FIRST_FD) }
+        .map_err(|error| Error::new(ExitCode::Usage, format!("'agent' is started by 'run' only: {error}")))?;
+    let builder = args.builder(plugin.ops_name());
+    builder.prepare_agent()?;
     let link = Link::connect(fds)?;
-    match (plugin.run)(&builder, link) {
+    match plugin.run(&builder, link, &options)? {
         Exit::Removed(info) if info.kind.is_error() => Err(Error::new(ExitCode::Failed, info.to_string())),
         Exit::Stopped | Exit::Removed(_) => Ok(()),
         other => Err(Error::new(ExitCode::Failed, other.to_string())),
