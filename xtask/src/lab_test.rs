@@ -7,8 +7,10 @@ use crate::TestArgs;
 use crate::guest::{self, GuestSpec};
 use crate::kernel::{self, Cache, Kernel};
 use crate::lab::{build_programs, report};
+use crate::outside;
 use crate::qemu::Qemu;
 use crate::ui::{Result, error, say};
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -36,6 +38,8 @@ const SMT: &str = "8,sockets=2,cores=2,threads=2";
 const ENTRIES: &[Entry] = &[
     Entry { name: "smoke", smp: "2", icount: false, timeout: 120, long: false, argv: &["lab-guest", "check", "smoke"] },
     Entry { name: "inputs", smp: "2", icount: false, timeout: 120, long: false, argv: &["lab-guest", "check", "inputs"] },
+    Entry { name: "options", smp: "2", icount: false, timeout: 120, long: false, argv: &["lab-guest", "check", "options"] },
+    Entry { name: outside::ENTRY, smp: "2", icount: false, timeout: 120, long: false, argv: &["env", "LAB_DAEMON=/bin/mine", "lab-guest", "check", "plugin"] },
     Entry { name: "freeze", smp: "2", icount: false, timeout: 120, long: false, argv: &["lab-guest", "check", "freeze"] },
     Entry { name: "freeze-exact", smp: "2", icount: true, timeout: 300, long: false, argv: &["lab-guest", "check", "freeze"] },
     Entry { name: "kill", smp: "2", icount: false, timeout: 120, long: false, argv: &["lab-guest", "check", "kill"] },
@@ -60,6 +64,8 @@ pub(crate) fn test(args: &TestArgs) -> Result<ExitCode> {
         return Err(error("no entry of the table is wanted; the names are in xtask/src/lab_test.rs"));
     }
     build_programs()?;
+    let is_outside = |e: &&Entry| e.name == outside::ENTRY;
+    let mine = if entries.iter().any(is_outside) { Some(outside::build()?) } else { None };
     let cache = Cache::open()?;
     let series: Vec<&str> = if args.kernel.is_empty() {
         KERNELS.to_vec()
@@ -77,17 +83,18 @@ pub(crate) fn test(args: &TestArgs) -> Result<ExitCode> {
     for (number, (kernel, entry)) in (1..).zip(runs) {
         let title = format!("[{number}/{total}] {} smp={} {}", kernel.version, entry.smp, entry.name);
         println!("{title} …");
-        let seconds = run_entry(kernel, entry, &mut tally)?.as_secs_f32();
+        let seconds = run_entry(kernel, entry, mine.as_deref(), &mut tally)?.as_secs_f32();
         println!("{title} … {seconds:.0} s");
     }
     Ok(tally.print())
 }
 
-fn run_entry(kernel: &Kernel, entry: &Entry, tally: &mut Tally) -> Result<Duration> {
+fn run_entry(kernel: &Kernel, entry: &Entry, mine: Option<&Path>, tally: &mut Tally) -> Result<Duration> {
     let spec = GuestSpec {
         smp: entry.smp.into(),
         icount: entry.icount,
         timeout: Duration::from_secs(entry.timeout),
+        files: mine.map(|p| (p.to_path_buf(), Some(outside::GUEST_PATH.into()))).into_iter().collect(),
         ..GuestSpec::new(kernel.clone())
     };
     let label = format!("{} {}", kernel.version, entry.name);

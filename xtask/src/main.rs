@@ -10,6 +10,7 @@ mod initramfs;
 mod kernel;
 mod lab;
 mod lab_test;
+mod outside;
 mod path;
 mod qemu;
 mod setup;
@@ -41,6 +42,8 @@ enum Cmd {
     /// Real sched_ext kernels in QEMU: no special hardware, no root, nothing changed on this machine
     #[command(subcommand)]
     Lab(LabCmd),
+    /// Build and test examples/out-of-tree, a scheduler outside of this workspace
+    Outside,
     /// Build everything and show the scheduler at work, in a guest of two CPUs
     Demo(DemoArgs),
 }
@@ -145,6 +148,7 @@ fn main() -> ExitCode {
         Cmd::Lab(LabCmd::Run(args)) => lab::run(args),
         Cmd::Lab(LabCmd::Path(args)) => path::path(&args),
         Cmd::Lab(LabCmd::Test(args)) => lab_test::test(&args),
+        Cmd::Outside => outside::outside(),
         Cmd::Demo(args) => lab::demo(&args),
     };
     done.unwrap_or_else(|e| {

@@ -61,6 +61,26 @@ pub fn be_real_time() -> bool {
     unsafe { libc::sched_setscheduler(0, libc::SCHED_FIFO | libc::SCHED_RESET_ON_FORK, &param) == 0 }
 }
 
+/// Makes this thread, and what it starts, one of the class `SCHED_EXT`.
+///
+/// # Errors
+/// When the kernel refuses.
+pub fn join_ext() -> Result<()> {
+    const SCHED_EXT: i32 = 7;
+    let param = libc::sched_param { sched_priority: 0 };
+    // SAFETY: `param` is valid for the read; 0 is the calling thread.
+    match unsafe { libc::sched_setscheduler(0, SCHED_EXT, &param) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()).cannot("change the class to SCHED_EXT"),
+    }
+}
+
+/// The scheduling class of a thread, as sched(7) numbers them.
+pub fn class(tid: i32) -> i32 {
+    // SAFETY: sched_getscheduler takes a number.
+    unsafe { libc::sched_getscheduler(tid) }
+}
+
 /// Sends a signal to a process, or with a negative number to a process group.
 ///
 /// # Errors

@@ -5,6 +5,8 @@ mod hostile;
 mod hotplug;
 mod inputs;
 mod kill;
+mod options;
+mod plugin;
 mod smoke;
 mod stress;
 
@@ -31,10 +33,16 @@ pub enum Suite {
     Hotplug,
     /// What a person or a machine may do wrong
     Inputs,
+    /// Options of `run`, `plugins` and `doctor`
+    Options,
+    /// A daemon of somebody else's: the program of examples/out-of-tree in LAB_DAEMON
+    Plugin,
 }
 
 /// The plugins that every suite about scheduling runs.
 pub const PLUGINS: [&str; 2] = ["gthulhu", "simple-fifo"];
+/// All of the daemon's. `simple` differs from `simple-fifo` by its numbers only: no long loads for it.
+const ALL_PLUGINS: [&str; 3] = ["gthulhu", "simple", "simple-fifo"];
 /// The one for drills.
 const PLUGIN: &str = PLUGINS[0];
 
@@ -49,6 +57,8 @@ pub fn run(suite: Suite, secs: Option<u64>, checks: &mut Checks) {
         Suite::Hostile => ("hostile", hostile::run(checks, secs(10))),
         Suite::Hotplug => ("hotplug", hotplug::run(checks, secs(8))),
         Suite::Inputs => ("inputs", inputs::run(checks)),
+        Suite::Options => ("options", options::run(checks)),
+        Suite::Plugin => ("plugin", plugin::run(checks)),
     };
     if let Err(e) = done {
         checks.check(name, || Err(e));
