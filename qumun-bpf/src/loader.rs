@@ -13,7 +13,7 @@ use libbpf_rs::btf::{Btf, types};
 use libbpf_rs::{Link, MapCore, Object, ObjectBuilder, OpenObject, PrintLevel};
 
 use crate::agent::AgentFds;
-use crate::map::{Mapping, Shared, page_size};
+use crate::map::{Mapping, Shared, page_size, read_words};
 pub use crate::options::{Options, Switches};
 use crate::probe::Probe;
 use crate::stats::{self, Leg};
@@ -307,7 +307,7 @@ impl Maps {
             .map(|cpu| {
                 let at = mapping.at(cpu * size_of::<T>(), size_of::<T>()).cast::<T>();
                 // SAFETY: in bounds; T is plain data; the kernel writes it, hence volatile.
-                unsafe { at.read_volatile() }
+                unsafe { read_words(at) }
             })
             .collect()
     }

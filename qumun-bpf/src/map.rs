@@ -1,6 +1,7 @@
 //! Memory that is shared with the kernel.
 
 use std::marker::PhantomData;
+use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::ptr::NonNull;
 use std::sync::OnceLock;
@@ -80,6 +81,23 @@ impl Drop for Mapping {
     }
 }
 
+/// Copies a value that the kernel may change meanwhile, word by word. A volatile read of the whole would
+/// be a single operation, and the compiler takes many minutes to optimise one of 34 KiB.
+///
+/// # Safety
+/// `from` must be aligned and valid for reads of a `T`, for which every bit pattern is valid.
+pub(crate) unsafe fn read_words<T: Copy>(from: *const T) -> T {
+    const { assert!(size_of::<T>().is_multiple_of(8) && align_of::<T>() == 8) };
+    let mut copy = MaybeUninit::<T>::uninit();
+    let to = copy.as_mut_ptr().cast::<u64>();
+    for i in 0..size_of::<T>() / 8 {
+        // SAFETY: both sides are aligned for a u64 and hold this many of them, by the assertion.
+        unsafe { to.add(i).write(from.cast::<u64>().add(i).read_volatile()) };
+    }
+    // SAFETY: every word was written, and every bit pattern is valid.
+    unsafe { copy.assume_init() }
+}
+
 /// One value of type `T` in a map, which the kernel may change at any time.
 #[derive(Debug)]
 pub(crate) struct Shared<T> {
@@ -100,6 +118,6 @@ impl<T: Copy> Shared<T> {
     /// A copy of the whole, not atomic over more than a word.
     pub(crate) fn read(&self) -> T {
         // SAFETY: in bounds and page aligned; T is plain data for which every bit pattern is valid.
-        unsafe { self.ptr().read_volatile() }
+        unsafe { read_words(self.ptr()) }
     }
 }
