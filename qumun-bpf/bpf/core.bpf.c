@@ -31,7 +31,7 @@ static __always_inline bool agent_wanted(u64 now, bool degraded)
 		return true;
 	if (degraded)
 		return idle_for > (s64)AGENT_PROBE_NS;
-	return events_pending() || idle_for > (s64)AGENT_BEAT_NS;
+	return events_pending() || idle_for > (s64)config.heartbeat_ns;
 }
 
 /* Gets a CPU for the agent: an idle one if there is one. */
@@ -394,7 +394,7 @@ static int heartbeat(void *map, u32 *key, struct timer_slot *slot)
 				kick_if_idle(i);
 		}
 	}
-	bpf_timer_start(&slot->timer, config.heartbeat_ns, 0);
+	bpf_timer_start(&slot->timer, TIMER_NS, 0);
 	return 0;
 }
 
@@ -438,7 +438,7 @@ int qumun_init(u64 *ctx)
 		return -2; /* ENOENT */
 	err = bpf_timer_init(&slot->timer, &qm_timer, CLOCK_MONOTONIC);
 	err = err ?: bpf_timer_set_callback(&slot->timer, heartbeat);
-	err = err ?: bpf_timer_start(&slot->timer, config.heartbeat_ns, 0);
+	err = err ?: bpf_timer_start(&slot->timer, TIMER_NS, 0);
 	return err;
 }
 

@@ -23,11 +23,9 @@
  * time runs fast, would wait for seconds behind a few busy ones. */
 #define AHEAD_NS (100 * MS)
 #define AGENT_SLICE_NS (4 * MS)
-/* The agent gets a turn at least this often even if nothing happens, or the kernel's watchdog
- * would take it for a stalled task. */
-#define AGENT_BEAT_NS (500 * MS)
 /* While degraded: one bounded turn of the agent in this time. */
 #define AGENT_PROBE_NS (10 * MS)
+#define TIMER_NS (10 * MS)
 #define DWELL_MIN_NS (100 * MS)
 #define DWELL_MAX_NS (2000 * MS)
 #define RELAPSE_NS (1000 * MS)
@@ -49,7 +47,7 @@ const volatile struct qm_config config SEC(".rodata.qm_config") = {
 	.slice_max_ns = 20 * MS,
 	.late_ns = 30 * MS,
 	.preempt_ns = MS,
-	.heartbeat_ns = 10 * MS,
+	.heartbeat_ns = 500 * MS,
 	.nr_cpu_ids = 1,
 };
 

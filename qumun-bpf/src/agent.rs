@@ -330,6 +330,45 @@ pub fn lock_memory() -> Result<()> {
     Ok(())
 }
 
+/// Lets the calling thread, and what it starts later, run on these CPUs only.
+///
+/// # Errors
+/// When none of them is there, or one has a number of 1024 or more.
+pub fn pin(cpus: &[u32]) -> Result<()> {
+    // SAFETY: a cpu_set_t is an array of integers, for which zero is a value.
+    let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
+    for &cpu in cpus {
+        if cpu as usize >= crate::wire::MAX_CPUS {
+            return Err(Error::new(
+                ErrorKind::Invalid,
+                format!("CPU {cpu}: numbers are below {}", crate::wire::MAX_CPUS),
+            ));
+        }
+        // SAFETY: a cpu_set_t has room for 1024.
+        unsafe { libc::CPU_SET(cpu as usize, &mut set) };
+    }
+    // SAFETY: a valid set of that size; 0 is this thread.
+    if unsafe { libc::sched_setaffinity(0, size_of_val(&set), &raw const set) } != 0 {
+        return Err(Error::system(format!("cannot run on the CPUs {cpus:?}")));
+    }
+    Ok(())
+}
+
+/// Makes the calling thread one of the class `SCHED_EXT`. Where a scheduler takes all tasks this changes
+/// nothing; where it takes only that class, the agent would else not be scheduled by its own core.
+///
+/// # Errors
+/// When the kernel refuses.
+pub fn join_ext() -> Result<()> {
+    const SCHED_EXT: libc::c_int = 7;
+    let param = libc::sched_param { sched_priority: 0 };
+    // SAFETY: a valid pointer; 0 is this thread.
+    if unsafe { libc::sched_setscheduler(0, SCHED_EXT, &raw const param) } != 0 {
+        return Err(Error::system("cannot change the agent's class to SCHED_EXT"));
+    }
+    Ok(())
+}
+
 /// Gives the CPU away once.
 pub fn yield_now() {
     // SAFETY: no arguments, cannot fail on Linux.

@@ -17,17 +17,22 @@
 //! * [`ring`]: both rings, read and written in place through `mmap`, positions published per batch.
 //! * [`agent`]: what the agent's process holds: the rings, the pages and the SYSCALL programs.
 //! * [`probe`]: what this machine can do, and why not.
+//! * [`features`] (feature `loader`): which parts of sched_ext the kernel has, in words.
 //! * [`stats`]: counters summed over CPUs, the two ledgers, the legs of a wakeup.
 //! * [`loader`] (feature `loader`): load, attach, detach. It holds the link that keeps the scheduler.
 
 pub mod agent;
 mod error;
 #[cfg(feature = "loader")]
+pub mod features;
+#[cfg(feature = "loader")]
 pub mod loader;
 mod map;
 #[cfg(loom)]
 #[doc(hidden)]
 pub mod model;
+#[cfg(feature = "loader")]
+mod options;
 pub mod probe;
 #[cfg(loom)]
 #[doc(hidden)]

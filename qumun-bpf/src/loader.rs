@@ -6,13 +6,15 @@
 
 use std::collections::BTreeSet;
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
 use std::sync::Mutex;
 
 use libbpf_rs::btf::{Btf, types};
 use libbpf_rs::{Link, MapCore, Object, ObjectBuilder, OpenObject, PrintLevel};
 
 use crate::agent::{self, AgentFds};
-use crate::map::{Mapping, Shared, page_size};
+use crate::map::{Mapping, Shared, page_size, read_words};
+pub use crate::options::{Options, Switches};
 use crate::probe::Probe;
 use crate::stats::{self, Leg, Statistics};
 use crate::wire::{
@@ -65,48 +67,16 @@ const DUMP_LEN_AT: usize = FLAGS_AT + 16;
 const NAME_AT: usize = FLAGS_AT + 20;
 const NAME_LEN: usize = 128;
 
+/// Does the core have this operation, on kernels that know it?
+pub fn uses_operation(member: &str) -> bool {
+    MEMBERS.iter().any(|(name, _)| *name == member)
+}
+
 /// Sets and reads what is kept about a task.
 const TASK_PROGRAM: &str = "qumun_task";
 const SWITCH_PROGRAM: &str = "qumun_switch";
 /// The other program on a tracepoint, which every kernel needs.
 const HOTPLUG_PROGRAM: &str = "qumun_hotplug";
-
-/// How to load the core. Every field has a default.
-#[derive(Debug, Clone)]
-#[non_exhaustive]
-pub struct Options {
-    /// Name of the scheduler, as shown in `/sys/kernel/sched_ext/root/ops`: letters, digits, `_`, `.` (the kernel allows no others).
-    pub name: String,
-    /// Settings of the core. `nr_cpu_ids` is filled in from the machine.
-    pub config: Config,
-    /// The kernel's watchdog: a runnable task that does not run for this long ejects the scheduler.
-    pub timeout_ms: u32,
-    /// Length of the kernel's dump when it ejects us; 0 for the kernel's default (32 KiB).
-    pub exit_dump_len: u32,
-}
-
-impl Default for Options {
-    fn default() -> Self {
-        Self {
-            name: "qumun".into(),
-            config: Config {
-                slice_ns: 5_000_000,
-                slice_min_ns: 100_000,
-                slice_max_ns: 20_000_000,
-                late_ns: 30_000_000,
-                preempt_ns: 1_000_000,
-                max_run_ns: 500_000_000,
-                heartbeat_ns: 10_000_000,
-                nr_cpu_ids: 0,
-                debug: 0,
-                options: 0,
-                events: 0,
-            },
-            timeout_ms: 5000,
-            exit_dump_len: 0,
-        }
-    }
-}
 
 /// The core, loaded into the kernel and not yet scheduling.
 #[derive(Debug)]
@@ -143,15 +113,27 @@ pub fn load(options: &Options) -> Result<Loaded> {
     let probe = Probe::here();
     probe.check()?;
     check_name(&options.name)?;
+    options.check()?;
     unlimited_memlock();
 
     let kernel = Kernel::read()?;
     let collected = collect_messages();
-    let mut open = ObjectBuilder::default()
+    let mut builder = ObjectBuilder::default();
+    if let Some(path) = &options.custom_btf {
+        check_btf(path)?;
+        builder.btf_custom_path(path).map_err(|e| {
+            Error::new(ErrorKind::Invalid, format!("{} is no path", path.display())).because(e)
+        })?;
+    }
+    let mut open = builder
         .name("qumun")
         .and_then(|builder| builder.open_memory(OBJECT))
         .map_err(|e| Error::new(ErrorKind::Load, "the embedded core cannot be read").because(e))?;
-    let config = Config { nr_cpu_ids: probe.nr_cpu_ids, ..options.config };
+    let config = Config {
+        nr_cpu_ids: probe.nr_cpu_ids,
+        options: options.config.options | options.switches.bits(),
+        ..options.config
+    };
     check_config(&config)?;
     prepare(&mut open, options, &config, &kernel)?;
     let object = open.load().map_err(|e| {
@@ -175,6 +157,15 @@ fn check_name(name: &str) -> Result<()> {
         ErrorKind::Invalid,
         format!("'{name}' is no name for a scheduler: 1 to {} letters, digits, '_' or '.'", NAME_LEN - 1),
     ))
+}
+
+/// libbpf would say only that a relocation failed.
+fn check_btf(path: &Path) -> Result<()> {
+    let _quiet = collect_messages();
+    Btf::from_path(path).map(drop).map_err(|e| {
+        Error::new(ErrorKind::Invalid, format!("{} holds no type information (BTF)", path.display()))
+            .because(e)
+    })
 }
 
 fn check_config(c: &Config) -> Result<()> {
@@ -290,7 +281,10 @@ fn prepare(open: &mut OpenObject, options: &Options, config: &Config, kernel: &K
                     dropped.insert(*program);
                 }
             }
-            let flags = kernel.flag("SCX_OPS_KEEP_BUILTIN_IDLE") | kernel.flag("SCX_OPS_ENQ_LAST");
+            let mut flags = kernel.flag("SCX_OPS_KEEP_BUILTIN_IDLE") | kernel.flag("SCX_OPS_ENQ_LAST");
+            if options.partial {
+                flags |= kernel.flag("SCX_OPS_SWITCH_PARTIAL");
+            }
             ops[FLAGS_AT..FLAGS_AT + 8].copy_from_slice(&flags.to_ne_bytes());
             ops[TIMEOUT_AT..TIMEOUT_AT + 4].copy_from_slice(&options.timeout_ms.to_ne_bytes());
             ops[DUMP_LEN_AT..DUMP_LEN_AT + 4].copy_from_slice(&options.exit_dump_len.to_ne_bytes());
@@ -340,7 +334,7 @@ impl Maps {
             .map(|cpu| {
                 let at = mapping.at(cpu * size_of::<T>(), size_of::<T>()).cast::<T>();
                 // SAFETY: in bounds; T is plain data; the kernel writes it, hence volatile.
-                unsafe { at.read_volatile() }
+                unsafe { read_words(at) }
             })
             .collect()
     }
@@ -522,9 +516,10 @@ impl ExitRecord {
 /// What libbpf and the verifier said, kept for the error message.
 static MESSAGES: Mutex<String> = Mutex::new(String::new());
 
-struct Collected(Option<(PrintLevel, libbpf_rs::PrintCallback)>);
+pub(crate) struct Collected(Option<(PrintLevel, libbpf_rs::PrintCallback)>);
 
-fn collect_messages() -> Collected {
+/// From here until dropped libbpf says nothing on stderr.
+pub(crate) fn collect_messages() -> Collected {
     fn keep(_: PrintLevel, text: String) {
         if let Ok(mut messages) = MESSAGES.lock() {
             messages.push_str(&text);

@@ -107,6 +107,23 @@ impl Drop for Mapping {
     }
 }
 
+/// Copies a value that the kernel may change meanwhile, word by word. A volatile read of the whole would
+/// be a single operation, and the compiler takes many minutes to optimise one of 34 KiB.
+///
+/// # Safety
+/// `from` must be aligned and valid for reads of a `T`, for which every bit pattern is valid.
+pub(crate) unsafe fn read_words<T: Copy>(from: *const T) -> T {
+    const { assert!(size_of::<T>().is_multiple_of(8) && align_of::<T>() == 8) };
+    let mut copy = MaybeUninit::<T>::uninit();
+    let to = copy.as_mut_ptr().cast::<u64>();
+    for i in 0..size_of::<T>() / 8 {
+        // SAFETY: both sides are aligned for a u64 and hold this many of them, by the assertion.
+        unsafe { to.add(i).write(from.cast::<u64>().add(i).read_volatile()) };
+    }
+    // SAFETY: every word was written, and every bit pattern is valid.
+    unsafe { copy.assume_init() }
+}
+
 /// One value of type `T` in a map, which the kernel may change at any time.
 #[derive(Debug)]
 pub(crate) struct Shared<T> {
@@ -127,17 +144,7 @@ impl<T: Copy> Shared<T> {
     /// A copy of the whole, not atomic over more than a word.
     #[cfg(feature = "loader")]
     pub(crate) fn read(&self) -> T {
-        let mut copy = MaybeUninit::<T>::uninit();
-        // Word by word: by value, the optimizer would unfold each element of the 32 KiB record, for minutes.
-        const { assert!(size_of::<T>().is_multiple_of(8)) };
-        for word in 0..size_of::<T>() / 8 {
-            // SAFETY: in bounds and page aligned on one side, in bounds of `copy` on the other.
-            unsafe {
-                let from = self.ptr().cast::<u64>().add(word);
-                copy.as_mut_ptr().cast::<u64>().add(word).write_unaligned(from.read_volatile());
-            }
-        }
-        // SAFETY: every byte is written, and T is plain data for which every bit pattern is valid.
-        unsafe { copy.assume_init() }
+        // SAFETY: in bounds and page aligned; T is plain data for which every bit pattern is valid.
+        unsafe { read_words(self.ptr()) }
     }
 }

@@ -377,7 +377,8 @@ pub struct Config {
     pub preempt_ns: u64,
     /// No run is longer than this while others wait; 0 for no limit but the slice.
     pub max_run_ns: u64,
-    /// Period of the timer that checks the latch.
+    /// The agent gets a turn this often also when nothing happens; else the kernel's watchdog would take it
+    /// for a stalled task.
     pub heartbeat_ns: u64,
     /// CPU numbers are below this.
     pub nr_cpu_ids: u32,

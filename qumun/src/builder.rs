@@ -1,6 +1,8 @@
 //! Options, by name.
 
-use crate::{Agent, Backend, Events, Limits, Nanos, Result, Scheduler, StopHandle};
+use std::path::PathBuf;
+
+use crate::{Agent, Backend, Cpu, Events, Limits, Nanos, Result, Scheduler, StopHandle};
 
 /// Everything that can be set before a scheduler starts. See [`builder`].
 #[derive(Clone, Debug)]
@@ -12,6 +14,43 @@ pub struct Builder {
     pub(crate) debug: bool,
     pub(crate) events: Events,
     pub(crate) stop: StopHandle,
+    pub(crate) core: CoreOptions,
+    pub(crate) agent_cpus: Vec<Cpu>,
+}
+
+/// What the core is told at load, and only a kernel understands.
+#[derive(Clone, Debug)]
+#[cfg_attr(not(feature = "kernel"), allow(dead_code, reason = "only a kernel reads them"))]
+pub(crate) struct CoreOptions {
+    pub(crate) partial: bool,
+    pub(crate) kernel_idle: bool,
+    pub(crate) numa_local: bool,
+    pub(crate) keep_local: bool,
+    pub(crate) early_kthreads: bool,
+    pub(crate) max_run: Nanos,
+    pub(crate) stall_timeout: Nanos,
+    pub(crate) late_after: Nanos,
+    pub(crate) heartbeat: Nanos,
+    pub(crate) dump_len: u32,
+    pub(crate) custom_btf: Option<PathBuf>,
+}
+
+impl Default for CoreOptions {
+    fn default() -> Self {
+        Self {
+            partial: false,
+            kernel_idle: false,
+            numa_local: false,
+            keep_local: false,
+            early_kthreads: false,
+            max_run: Nanos::from_millis(500),
+            stall_timeout: Nanos::from_millis(5_000),
+            late_after: Nanos::from_millis(30),
+            heartbeat: Nanos::from_millis(500),
+            dump_len: 0,
+            custom_btf: None,
+        }
+    }
 }
 
 /// Begins a scheduler of this name (the kernel shows it in `/sys/kernel/sched_ext/root/ops`).
@@ -23,6 +62,8 @@ pub fn builder(name: impl Into<String>) -> Builder {
         debug: false,
         events: Events::NONE,
         stop: StopHandle::new(),
+        core: CoreOptions::default(),
+        agent_cpus: Vec::new(),
     }
 }
 
@@ -70,6 +111,88 @@ impl Builder {
     /// [`agent`](Self::agent) cannot add to it later: the core is loaded without what nobody wants.
     pub fn events(mut self, events: Events) -> Self {
         self.events |= events;
+        self
+    }
+
+    /// Schedules only tasks of the class `SCHED_EXT`; off unless told, and then all tasks of the
+    /// normal, batch and idle classes are scheduled. Before kernels had a reserve of CPU time for
+    /// sched_ext (its *ext server*, `gthulhu-daemon doctor` tells), busy tasks of the kernel's own scheduler
+    /// can starve such tasks, until the kernel's watchdog removes the scheduler.
+    pub fn partial(mut self, on: bool) -> Self {
+        self.core.partial = on;
+        self
+    }
+
+    /// Lets a task that wakes up while a CPU is idle go there at once, by the kernel's own selection,
+    /// without asking the policy; off unless told.
+    pub fn kernel_idle(mut self, on: bool) -> Self {
+        self.core.kernel_idle = on;
+        self
+    }
+
+    /// Prefers idle CPUs of the task's own NUMA node; off unless told.
+    pub fn numa_local(mut self, on: bool) -> Self {
+        self.core.numa_local = on;
+        self
+    }
+
+    /// Keeps tasks that may use one CPU only in the kernel's queue of that CPU; off unless told.
+    pub fn keep_local(mut self, on: bool) -> Self {
+        self.core.keep_local = on;
+        self
+    }
+
+    /// Never asks the policy about kernel threads, the core places them by its own rule; off unless told. (Those
+    /// that may use one CPU only never wait for a policy.)
+    pub fn early_kthreads(mut self, on: bool) -> Self {
+        self.core.early_kthreads = on;
+        self
+    }
+
+    /// No run of a task is longer than this while others wait, whatever slices it was given; zero for no
+    /// limit. 500 ms unless told. A task that is alone is not disturbed.
+    pub fn max_run(mut self, time: Nanos) -> Self {
+        self.core.max_run = time;
+        self
+    }
+
+    /// The kernel's watchdog: a task that waits for this long ejects the scheduler. 1 to 30 s (the
+    /// kernel's limit); 5 s unless told.
+    pub fn stall_timeout(mut self, time: Nanos) -> Self {
+        self.core.stall_timeout = time;
+        self
+    }
+
+    /// D: the core takes over when an event is undecided for this long. 8 to 200 ms; 30 ms unless told.
+    pub fn late_after(mut self, time: Nanos) -> Self {
+        self.core.late_after = time;
+        self
+    }
+
+    /// The agent gets a turn this often also when there is nothing to decide; 500 ms unless told. At
+    /// most half of the stall timeout.
+    pub fn heartbeat(mut self, time: Nanos) -> Self {
+        self.core.heartbeat = time;
+        self
+    }
+
+    /// Length in bytes of the kernel's dump when it ejects the scheduler; 0, the kernel's default of
+    /// 32 KiB, unless told. Of a longer one the first 32 KiB are kept.
+    pub fn dump_len(mut self, bytes: u32) -> Self {
+        self.core.dump_len = bytes;
+        self
+    }
+
+    /// Fits the core to the type information (BTF) in this file instead of the kernel's own. The
+    /// kernel's own must be there all the same: it checks the scheduler's operations against it.
+    pub fn custom_btf(mut self, path: impl Into<PathBuf>) -> Self {
+        self.core.custom_btf = Some(path.into());
+        self
+    }
+
+    /// Lets the agent's thread run on these CPUs only; on all unless told (or told none).
+    pub fn agent_cpus(mut self, cpus: impl IntoIterator<Item = Cpu>) -> Self {
+        self.agent_cpus = cpus.into_iter().collect();
         self
     }
 

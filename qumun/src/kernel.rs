@@ -14,7 +14,8 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 pub use qumun_bpf::agent::AgentFds;
-pub use qumun_bpf::loader::{ExitRecord, Loaded as LoadedCore};
+pub use qumun_bpf::features::{Ability, Features};
+pub use qumun_bpf::loader::{ExitRecord, Loaded as LoadedCore, uses_operation};
 pub use qumun_bpf::probe::Probe;
 pub use qumun_bpf::{stats, wire};
 
@@ -54,7 +55,33 @@ impl Builder {
         options.config.slice_max_ns = options.config.slice_max_ns.max(self.slice.as_u64());
         options.config.debug = u32::from(self.debug);
         options.config.events = self.events.bits();
+        options.config.late_ns = self.core.late_after.as_u64();
+        options.timeout_ms = u32::try_from(self.core.stall_timeout.as_u64() / 1_000_000).unwrap_or(u32::MAX);
+        options.exit_dump_len = self.core.dump_len;
+        options.partial = self.core.partial;
+        options.custom_btf.clone_from(&self.core.custom_btf);
+        options.switches.kernel_idle = self.core.kernel_idle;
+        options.switches.keep_local = self.core.keep_local;
+        options.switches.early_kthreads = self.core.early_kthreads;
+        options.config.heartbeat_ns = self.core.heartbeat.as_u64();
+        options.config.max_run_ns = self.core.max_run.as_u64();
         Ok(Loaded { inner: loader::load(&options)?, builder: self })
+    }
+
+    /// Makes the calling thread fit to be the agent, before its [`Link`] is made: on the
+    /// [CPUs](Builder::agent_cpus) it may use, and in a class that the core schedules.
+    ///
+    /// # Errors
+    /// When there are no such CPUs, or the kernel refuses.
+    pub fn prepare_agent(&self) -> Result<()> {
+        if !self.agent_cpus.is_empty() {
+            let cpus: Vec<u32> = self.agent_cpus.iter().map(|cpu| cpu.0).collect();
+            bpf_agent::pin(&cpus)?;
+        }
+        if self.core.partial {
+            bpf_agent::join_ext()?;
+        }
+        Ok(())
     }
 
     /// Loads, attaches and runs a policy on the calling thread until it is stopped or removed.
@@ -83,6 +110,7 @@ impl Running {
     /// # Errors
     /// When the agent's memory cannot be locked or mapped.
     pub fn run<S: Scheduler>(self, policy: S) -> Result<Exit> {
+        self.builder.prepare_agent()?;
         let link = Link::connect(self.inner.agent_fds()?)?;
         let mut agent = self.builder.try_agent(link, policy)?;
         let exit = agent.run();

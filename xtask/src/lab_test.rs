@@ -8,10 +8,12 @@
 use crate::guest::{self, GuestSpec};
 use crate::kernel::{self, Cache, Kernel};
 use crate::lab::{build_programs, report};
+use crate::outside;
 use crate::qemu::Qemu;
 use crate::ui::{Result, error, say};
 use crate::{MatrixArgs, SoakArgs, TestArgs};
 use std::fmt;
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -48,6 +50,9 @@ const SMT: &str = "8,sockets=2,cores=2,threads=2";
 const ENTRIES: &[Entry] = &[
     Entry { name: "smoke", smp: "2", mem: "", icount: false, timeout: 120, long: false, argv: &["lab-guest", "check", "smoke"] },
     Entry { name: "inputs", smp: "2", mem: "", icount: false, timeout: 120, long: false, argv: &["lab-guest", "check", "inputs"] },
+    Entry { name: "options", smp: "2", mem: "", icount: false, timeout: 120, long: false, argv: &["lab-guest", "check", "options"] },
+    Entry { name: outside::ENTRY, smp: "2", mem: "", icount: false, timeout: 120, long: false, argv: &["env", "LAB_DAEMON=/bin/mine", "lab-guest", "check", "plugin"] },
+    Entry { name: "events", smp: "2", mem: "", icount: false, timeout: 120, long: false, argv: &["/bin/listener"] },
     Entry { name: "freeze", smp: "2", mem: "", icount: false, timeout: 120, long: false, argv: &["lab-guest", "check", "freeze"] },
     Entry { name: "freeze-exact", smp: "2", mem: "", icount: true, timeout: 300, long: false, argv: &["lab-guest", "check", "freeze"] },
     Entry { name: "kill", smp: "2", mem: "", icount: false, timeout: 120, long: false, argv: &["lab-guest", "check", "kill"] },
@@ -79,6 +84,8 @@ pub(crate) fn test(args: &TestArgs) -> Result<ExitCode> {
         return Err(error("no entry of the table is wanted; the names are in xtask/src/lab_test.rs"));
     }
     build_programs()?;
+    let is_outside = |e: &&Entry| e.name == outside::ENTRY;
+    let mine = if entries.iter().any(is_outside) { Some(outside::build()?) } else { None };
     let cache = Cache::open()?;
     let series: Vec<&str> = if args.kernel.is_empty() {
         KERNELS.to_vec()
@@ -94,7 +101,7 @@ pub(crate) fn test(args: &TestArgs) -> Result<ExitCode> {
     let once = || kernels.iter().flat_map(|k| entries.iter().map(move |e| (k, *e)));
     let runs = (0..args.repeat).flat_map(|_| once());
     for (number, (kernel, entry)) in (1..).zip(runs) {
-        run_entry(kernel, entry, &format!("[{number}/{total}]"), &mut tally)?;
+        run_entry(kernel, entry, &format!("[{number}/{total}]"), mine.as_deref(), &mut tally)?;
     }
     Ok(tally.print())
 }
@@ -137,7 +144,7 @@ pub(crate) fn matrix(args: &MatrixArgs) -> Result<ExitCode> {
         let mut cells = Vec::new();
         for (column, entry) in (1..).zip(&entries) {
             let place = format!("[kernel {row}/{}, entry {column}/{}]", series.len(), entries.len());
-            cells.push(run_entry(&kernel, entry, &place, &mut tally)?);
+            cells.push(run_entry(&kernel, entry, &place, None, &mut tally)?);
         }
         rows.push((kernel.version.to_string(), cells));
     }
@@ -178,7 +185,13 @@ fn soak_timeout(load: Duration) -> Duration {
     load + load / 10 + SOAK_MARGIN
 }
 
-fn run_entry(kernel: &Kernel, entry: &Entry, place: &str, tally: &mut Tally) -> Result<Cell> {
+fn run_entry(
+    kernel: &Kernel,
+    entry: &Entry,
+    place: &str,
+    mine: Option<&Path>,
+    tally: &mut Tally,
+) -> Result<Cell> {
     let title = format!("{place} {} smp={} {}", kernel.version, entry.smp, entry.name);
     println!("{title} …");
     let usual = GuestSpec::new(kernel.clone());
@@ -187,6 +200,7 @@ fn run_entry(kernel: &Kernel, entry: &Entry, place: &str, tally: &mut Tally) -> 
         mem: if entry.mem.is_empty() { usual.mem.clone() } else { entry.mem.into() },
         icount: entry.icount,
         timeout: Duration::from_secs(entry.timeout),
+        files: mine.map(|p| (p.to_path_buf(), Some(outside::GUEST_PATH.into()))).into_iter().collect(),
         ..usual
     };
     let argv: Vec<String> = entry.argv.iter().map(ToString::to_string).collect();

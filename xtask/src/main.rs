@@ -12,6 +12,7 @@ mod kernel;
 mod lab;
 mod lab_test;
 mod licences;
+mod outside;
 mod package;
 mod path;
 mod qemu;
@@ -62,6 +63,8 @@ enum Cmd {
     Deny,
     /// Check the workspace with the oldest Rust that it promises, where that is installed
     Msrv,
+    /// Build and test examples/out-of-tree, a scheduler outside of this workspace
+    Outside,
     /// Build everything and show the scheduler at work, in a guest of two CPUs
     Demo(DemoArgs),
 }
@@ -213,6 +216,7 @@ fn main() -> ExitCode {
         Cmd::Cross => toolchain::cross(),
         Cmd::Deny => licences::deny(),
         Cmd::Msrv => toolchain::msrv(),
+        Cmd::Outside => outside::outside(),
         Cmd::Demo(args) => lab::demo(&args),
     };
     done.unwrap_or_else(|e| {

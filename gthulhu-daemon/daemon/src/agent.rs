@@ -1,24 +1,26 @@
-//! The agent's process: `gthulhu-daemon agent`, started by the supervisor only.
+//! The agent's process: the hidden subcommand `agent`, started by the supervisor only.
 
+use qumun::Exit;
 use qumun::kernel::{AgentFds, Link};
-use qumun::{Exit, Nanos};
 
-use crate::{Error, ExitCode, Result, handover, plugins};
+use crate::options::PolicyArgs;
+use crate::registry::Registry;
+use crate::{Error, ExitCode, Result, handover};
 
 /// Becomes the agent and runs the policy until the scheduler is gone.
-pub(crate) fn main(plugin: &str, slice: Nanos, supervisor: u32) -> Result<()> {
+pub(crate) fn main(registry: &Registry, args: &PolicyArgs, supervisor: u32) -> Result<()> {
     die_with(supervisor)?;
-    let plugin = plugins::find(plugin)?;
-    let alone = |why: &str| {
-        Error::new(ExitCode::Usage, format!("'agent' is started by 'gthulhu-daemon run' only: {why}"))
-    };
+    let plugin = registry.find(args.plugin.as_deref())?;
+    let options = args.plugin_options().map_err(|e| Error::new(ExitCode::Usage, e))?;
+    let alone = |why: &str| Error::new(ExitCode::Usage, format!("'agent' is started by 'run' only: {why}"));
     let raw = handover::given().ok_or_else(|| alone("no descriptors were handed over"))?;
     // SAFETY: the supervisor had them open for us under these numbers; nothing here has opened, or
     // closed, anything since.
     let fds = unsafe { AgentFds::inherit(raw) }.map_err(|error| alone(&error.to_string()))?;
-    let builder = qumun::builder(plugins::ops_name(plugin.name)).default_slice(slice);
+    let builder = args.builder(plugin.ops_name());
+    builder.prepare_agent()?;
     let link = Link::connect(fds)?;
-    match (plugin.run)(&builder, link) {
+    match plugin.run(&builder, link, &options)? {
         Exit::Removed(info) if info.kind.is_error() => Err(Error::new(ExitCode::Failed, info.to_string())),
         Exit::Stopped | Exit::Removed(_) => Ok(()),
         other => Err(Error::new(ExitCode::Failed, other.to_string())),

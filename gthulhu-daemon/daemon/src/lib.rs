@@ -1,4 +1,30 @@
-//! The node daemon, as a library.
+//! The node daemon, as a library: the same daemon with policies of one's own.
+//!
+//! ```no_run
+//! use qumun::{Context, Queued, Scheduler, Verdict};
+//!
+//! #[derive(Default)]
+//! struct Mine;
+//!
+//! impl Scheduler for Mine {
+//!     type Task = ();
+//!
+//!     fn enqueue(&mut self, _: &mut Context<'_, ()>, task: &Queued) -> Verdict {
+//!         task.anywhere().into()
+//!     }
+//! }
+//!
+//! // Counts what the agent's thread allocates; `status` shows it.
+//! #[global_allocator]
+//! static ALLOCATOR: qumun::alloc::CountingAllocator = qumun::alloc::CountingAllocator;
+//!
+//! fn main() -> std::process::ExitCode {
+//!     gthulhu_daemon::builder().plugin::<Mine>("mine").about("first come, first served").main()
+//! }
+//! ```
+//!
+//! That program has all of the daemon: `run --plugin mine`, `status`, `plugins`, `doctor`. A whole crate
+//! is in `examples/out-of-tree`.
 //!
 //! Two processes from the start:
 //!
@@ -6,18 +32,26 @@
 //!   supervisor ── loads the core, holds its link, answers `status`, restarts the agent
 //!       │  seven inherited descriptors, no link among them
 //!       ▼
-//!   agent ─────── one thread with locked memory: drain, decide, publish, yield
+//!   agent ─────── the same program again; one thread with locked memory: drain, decide, publish, yield
 //! ```
 //!
 //! The agent's death is a non-event: the core goes on by its own rule, the supervisor starts another.
-//! The supervisor's death closes the link, and the kernel's own scheduler is back at once.
+//! An agent that lives and makes no progress is ended. The supervisor's death closes the link, and the
+//! kernel's own scheduler is back at once.
 
 mod agent;
-pub mod cli;
+mod cli;
+mod daemon;
+mod doctor;
 mod error;
 mod handover;
-mod plugins;
+mod options;
+mod process;
+mod progress;
+mod registry;
 mod status;
 mod supervisor;
 
+pub use daemon::{Builder, builder};
 pub use error::{Error, ExitCode, Result};
+pub use options::PluginOptions;

@@ -5,5 +5,5 @@
 static ALLOCATOR: qumun::alloc::CountingAllocator = qumun::alloc::CountingAllocator;
 
 fn main() -> std::process::ExitCode {
-    gthulhu_daemon::cli::main()
+    gthulhu_daemon::builder().builtin().main()
 }

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use qumun::kernel::{ExitRecord, Probe, stats, wire};
 use serde_json::{Value, json};
 
+use crate::process::Stat;
 use crate::{Error, ExitCode, Result};
 
 /// Where the daemon listens unless told otherwise.
@@ -22,7 +23,33 @@ pub(crate) struct Facts {
     pub(crate) started: Instant,
     pub(crate) agent: Option<u32>,
     pub(crate) restarts: u64,
+    /// How often an agent ended, by [`END_REASONS`].
+    ends: [u64; END_REASONS.len()],
     pub(crate) exit: Option<ExitRecord>,
+}
+
+/// Why agents end: by themselves, by a signal of somebody else, and by us because a call of the policy
+/// computes or waits for too long.
+const END_REASONS: [&str; 4] = ["exited", "killed", "stuck", "blocked"];
+
+impl Facts {
+    pub(crate) fn new(plugin: &str) -> Self {
+        Self {
+            plugin: plugin.to_owned(),
+            started: Instant::now(),
+            agent: None,
+            restarts: 0,
+            ends: [0; END_REASONS.len()],
+            exit: None,
+        }
+    }
+
+    /// Counts the end of an agent.
+    pub(crate) fn ended(&mut self, reason: &str) {
+        if let Some(i) = END_REASONS.iter().position(|r| *r == reason) {
+            self.ends[i] += 1;
+        }
+    }
 }
 
 /// One moment of the core.
@@ -38,7 +65,9 @@ pub(crate) struct Snapshot {
 pub(crate) fn object(facts: &Facts, now: &Snapshot) -> Value {
     let probe = Probe::here();
     let ledgers = stats::ledgers(&now.totals);
-    let (minor, major) = facts.agent.and_then(page_faults).unzip();
+    let stat = facts.agent.and_then(Stat::of);
+    let ends: serde_json::Map<String, Value> =
+        END_REASONS.iter().zip(facts.ends).map(|(reason, n)| ((*reason).to_owned(), json!(n))).collect();
     let counters: serde_json::Map<String, Value> =
         stats::named(&now.totals).into_iter().map(|(name, value)| (name.to_owned(), json!(value))).collect();
     let entered: serde_json::Map<String, Value> =
@@ -64,9 +93,12 @@ pub(crate) fn object(facts: &Facts, now: &Snapshot) -> Value {
         "supervisor_pid": std::process::id(),
         "agent": {
             "pid": (now.view.agent_pid != 0).then_some(now.view.agent_pid),
+            "state": stat.map(|s| if s.is_stopped() { "stopped" } else { "running" }),
             "restarts": facts.restarts,
-            "minor_faults": minor,
-            "major_faults": major,
+            "restarts_by_reason": ends,
+            "minor_faults": stat.map(|s| s.minor_faults),
+            "major_faults": stat.map(|s| s.major_faults),
+            "cpu_ms": stat.map(|s| s.cpu_ms),
             "allocations": now.page.allocations,
             "events": now.page.events,
             "discarded": now.page.discarded,
@@ -92,20 +124,6 @@ pub(crate) fn object(facts: &Facts, now: &Snapshot) -> Value {
             json!({ "kind": e.kind, "code": e.code, "reason": e.reason, "message": e.message })
         }),
     })
-}
-
-/// Minor and major page faults of a process since it began.
-fn page_faults(pid: u32) -> Option<(u64, u64)> {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    parse_faults(&stat)
-}
-
-/// Fields 10 and 12 of /proc/PID/stat; the name in field 2 may hold anything but ends with ')'.
-fn parse_faults(stat: &str) -> Option<(u64, u64)> {
-    let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
-    let minor = fields.nth(7)?.parse().ok()?;
-    let major = fields.nth(1)?.parse().ok()?;
-    Some((minor, major))
 }
 
 /// The socket, removed again when dropped.
@@ -221,10 +239,12 @@ pub(crate) fn describe(o: &Value) -> String {
             text(&o["mode"])
         ),
         format!(
-            "supervisor {}, agent {} (restarts {}, page faults {}+{}, allocations {})",
+            "supervisor {}, agent {}{} (restarts {}{}, page faults {}+{}, allocations {})",
             number(&o["supervisor_pid"]),
             o["agent"]["pid"].as_i64().map_or("none".into(), |p| p.to_string()),
+            if o["agent"]["state"] == "stopped" { ", STOPPED by somebody" } else { "" },
             number(&o["agent"]["restarts"]),
+            reasons(&o["agent"]["restarts_by_reason"]),
             number(&o["agent"]["minor_faults"]),
             number(&o["agent"]["major_faults"]),
             number(&o["agent"]["allocations"]),
@@ -264,15 +284,26 @@ pub(crate) fn describe(o: &Value) -> String {
     lines.join("\n") + "\n"
 }
 
+/// `: killed 2, stuck 1`, without those that did not happen.
+fn reasons(counts: &Value) -> String {
+    let some = counts.as_object().into_iter().flatten().filter(|(_, n)| n.as_u64() != Some(0));
+    let list: Vec<String> = some.map(|(reason, n)| format!("{reason} {n}")).collect();
+    if list.is_empty() { String::new() } else { format!(": {}", list.join(", ")) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn faults_are_read_behind_any_name() {
-        let stat = "12 (a) b) (c) S 1 2 3 4 5 6 77 8 99 10";
-        assert_eq!(parse_faults(stat), Some((77, 99)));
-        assert_eq!(parse_faults("12 (x) S 1"), None);
+    fn ends_are_counted_by_reason_and_shown_when_there_were_some() {
+        let mut facts = Facts::new("p");
+        ["stuck", "killed", "stuck"].into_iter().for_each(|reason| facts.ended(reason));
+        assert_eq!(facts.ends, [0, 1, 2, 0]);
+        assert_eq!(reasons(&json!({ "exited": 0, "killed": 1, "stuck": 2 })), ": killed 1, stuck 2");
+        assert_eq!(reasons(&json!({ "exited": 0 })), "");
+        let stopped = json!({ "agent": { "pid": 7, "state": "stopped" } });
+        assert!(describe(&stopped).contains("agent 7, STOPPED"));
     }
 
     #[test]

@@ -1,17 +1,20 @@
 //! The supervisor: loads the core, holds the link, keeps an agent alive, answers `status`.
 
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
-use std::os::unix::process::CommandExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-use qumun::Nanos;
-use qumun::kernel::{ExitRecord, LoadedCore, Running};
+use qumun::kernel::{ExitRecord, LoadedCore, Running, wire};
 use signal_hook::consts::{SIGINT, SIGTERM};
 
+use crate::options::{CoreArgs, PolicyArgs};
+use crate::process::Stat;
+use crate::progress::{Hang, Look, Progress};
+use crate::registry::Registry;
 use crate::status::{Facts, Listener, Snapshot};
-use crate::{Error, ExitCode, Result, handover, plugins, status};
+use crate::{Error, ExitCode, Result, handover, status};
 
 /// Says a line on stderr. Whoever reads it may have gone away: that must not end the scheduler, as
 /// `eprintln!` would, which panics then.
@@ -25,11 +28,13 @@ macro_rules! say {
 /// What `run` was told.
 #[derive(Debug)]
 pub(crate) struct Settings {
-    pub(crate) plugin: String,
-    pub(crate) slice: Nanos,
+    /// How this program calls itself.
+    pub(crate) program: String,
+    pub(crate) policy: PolicyArgs,
+    pub(crate) core: CoreArgs,
+    pub(crate) max_turn: Duration,
     pub(crate) socket: PathBuf,
     pub(crate) report: Option<PathBuf>,
-    pub(crate) debug: bool,
 }
 
 /// How often the supervisor looks whether the kernel has removed the scheduler.
@@ -41,24 +46,18 @@ const BACKOFF_FIRST: Duration = Duration::from_millis(10);
 const SHORT_LIVES: u32 = 8;
 
 /// Runs until a signal, an ejection or a crash loop. Returns the exit code of the process.
-pub(crate) fn run(settings: &Settings) -> Result<u8> {
-    let plugin = plugins::find(&settings.plugin)?;
+pub(crate) fn run(registry: &Registry, settings: &Settings) -> Result<u8> {
+    let plugin = registry.find(settings.policy.plugin.as_deref())?;
+    let options = settings.policy.plugin_options().map_err(|e| Error::new(ExitCode::Usage, e))?;
+    plugin.check(&options)?;
+    let ops = plugin.ops_name();
     let signals = Signals::new()?;
-    let running = qumun::builder(plugins::ops_name(plugin.name))
-        .default_slice(settings.slice)
-        .debug(settings.debug)
-        .load()?
-        .attach()?;
+    let running =
+        settings.core.apply(settings.policy.builder(ops.clone()).events(plugin.events)).load()?.attach()?;
     // After the load: the kernel's answer about another scheduler is the better one.
     let listener = Listener::bind(&settings.socket)?;
-    let mut facts = Facts {
-        plugin: plugin.name.to_owned(),
-        started: Instant::now(),
-        agent: None,
-        restarts: 0,
-        exit: None,
-    };
-    say!("gthulhu-daemon: {} schedules, supervisor {}", plugins::ops_name(plugin.name), std::process::id());
+    let mut facts = Facts::new(&plugin.name);
+    say!("{}: {ops} schedules, supervisor {}", settings.program, std::process::id());
     let mut agent = None;
     let end = supervise(settings, &running, &signals, &listener, &mut facts, &mut agent);
     // The agent outlives the scheduler: if it cannot be waited for, the machine is free all the same.
@@ -101,11 +100,21 @@ fn supervise(
         if let Some(record) = running.exited() {
             return Ok(End::Removed(record));
         }
-        if let Some(how) = agent.as_mut().and_then(Agent::ended) {
+        if let Some(hang) = agent.as_mut().and_then(|a| a.look(running.inner())) {
+            say!(
+                "{}: the agent makes no progress ({}): its turn lasts longer than {} ms; it is ended",
+                settings.program,
+                hang.name(),
+                settings.max_turn.as_millis()
+            );
+        }
+        if let Some((how, reason)) = agent.as_mut().and_then(Agent::ended) {
             facts.agent = None;
+            facts.ended(reason);
             let life = agent.take().map_or(Duration::ZERO, |a| a.started.elapsed());
             say!(
-                "gthulhu-daemon: the agent ended ({how}) after {:.1} s; the core goes on",
+                "{}: the agent ended ({how}) after {:.1} s; the core goes on",
+                settings.program,
                 life.as_secs_f64()
             );
             if !restart.plan(life) {
@@ -117,7 +126,7 @@ fn supervise(
             let started = Agent::start(settings, running)?;
             facts.restarts += 1;
             facts.agent = Some(started.pid());
-            say!("gthulhu-daemon: agent {} started (restart {})", started.pid(), facts.restarts);
+            say!("{}: agent {} started (restart {})", settings.program, started.pid(), facts.restarts);
             *agent = Some(started);
         }
         listener.answer(|| status::object(facts, &snapshot(running.inner())));
@@ -153,7 +162,7 @@ fn finish(settings: &Settings, running: Running, mut facts: Facts, end: Result<E
             if record.is_error() {
                 return Err(Error::new(ExitCode::Failed, what));
             }
-            say!("gthulhu-daemon: {what}");
+            say!("{}: {what}", settings.program);
             Ok(0)
         }
         End::CrashLoop(how) => Err(Error::new(
@@ -197,6 +206,8 @@ struct Agent {
     child: Child,
     pidfd: OwnedFd,
     started: Instant,
+    progress: Progress,
+    hang: Option<Hang>,
 }
 
 impl Agent {
@@ -205,9 +216,8 @@ impl Agent {
         let mut command = Command::new("/proc/self/exe");
         command
             .arg("agent")
-            .args(["--plugin", &settings.plugin])
-            .args(["--slice-us", &(settings.slice.as_u64() / 1000).to_string()])
             .args(["--supervisor", &std::process::id().to_string()])
+            .args(settings.policy.to_args())
             .stdin(Stdio::null());
         handover::give(&mut command, fds.raw());
         // Kept across exec: no huge pages are merged in the agent while it starts (see lock_memory).
@@ -226,19 +236,46 @@ impl Agent {
         }
         // SAFETY: a new descriptor that nothing else owns.
         let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd as RawFd) };
-        Ok(Self { child, pidfd, started: Instant::now() })
+        let progress = Progress::new(settings.max_turn);
+        Ok(Self { child, pidfd, started: Instant::now(), progress, hang: None })
     }
 
     fn pid(&self) -> u32 {
         self.child.id()
     }
 
-    /// How it ended, if it has.
-    fn ended(&mut self) -> Option<String> {
+    /// Ends it if it makes no progress, and says why.
+    fn look(&mut self, core: &LoadedCore) -> Option<Hang> {
+        if self.hang.is_some() {
+            return None;
+        }
+        let stat = Stat::of(self.pid())?;
+        let (view, page) = (core.view(), core.agent_page());
+        let at = Instant::now();
+        let unanswered = view.mode == wire::DEGRADED && view.agent_pid != 0 && page.ack != view.epoch;
+        let counters = page.events.wrapping_add(page.batches).wrapping_add(page.resyncs);
+        self.hang = self.progress.look(Look { at, unanswered, counters, stat });
+        if self.hang.is_some() {
+            // It is waited for as any other that ended.
+            let _ = self.child.kill();
+        }
+        self.hang
+    }
+
+    /// How it ended, if it has, and the reason as `status` names it.
+    fn ended(&mut self) -> Option<(String, &'static str)> {
         match self.child.try_wait() {
-            Ok(Some(status)) => Some(status.to_string()),
+            Ok(Some(status)) => Some((status.to_string(), self.reason(status))),
             Ok(None) => None,
-            Err(error) => Some(format!("it cannot be waited for: {error}")),
+            Err(error) => Some((format!("it cannot be waited for: {error}"), "exited")),
+        }
+    }
+
+    fn reason(&self, status: ExitStatus) -> &'static str {
+        match self.hang {
+            Some(hang) => hang.name(),
+            None if status.signal().is_some() => "killed",
+            None => "exited",
         }
     }
 }

@@ -233,7 +233,9 @@ impl Model {
 
     pub(super) fn set_cgroup(&mut self, pid: Pid, cgroup_id: u64) -> bool {
         let Some(task) = self.id(pid) else { return false };
-        self.tasks.get_mut(&pid).map(|t| t.cgroup_id = cgroup_id);
+        if let Some(t) = self.tasks.get_mut(&pid) {
+            t.cgroup_id = cgroup_id;
+        }
         self.note(Note::Moved { task, cgroup_id });
         true
     }
@@ -278,7 +280,9 @@ impl Model {
     pub(super) fn set_weight(&mut self, pid: Pid, weight: u32) -> bool {
         let weight = weight.clamp(1, 10_000);
         let Some(task) = self.id(pid) else { return false };
-        self.tasks.get_mut(&pid).map(|t| t.weight = weight);
+        if let Some(t) = self.tasks.get_mut(&pid) {
+            t.weight = weight;
+        }
         self.note(Note::Weight { task, weight });
         true
     }

@@ -114,6 +114,12 @@ pub fn current_cpu() -> usize {
     usize::try_from(unsafe { libc::sched_getcpu() }).unwrap_or(0)
 }
 
+/// The scheduling class of a thread, as sched(7) numbers them.
+pub fn class(tid: i32) -> i32 {
+    // SAFETY: sched_getscheduler takes a number.
+    unsafe { libc::sched_getscheduler(tid) }
+}
+
 /// Sends a signal to a process, or with a negative number to a process group.
 ///
 /// # Errors

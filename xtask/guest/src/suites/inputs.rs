@@ -1,6 +1,6 @@
 //! What a person or a machine may do wrong: one sentence, one exit code, nothing loaded.
 
-use super::{PLUGIN, PLUGINS, enable_seq, healthy, stop_well};
+use super::{ALL_PLUGINS, PLUGIN, PLUGINS, enable_seq, healthy, stop_well};
 use crate::check::{Checks, ensure};
 use crate::process::{self, Said};
 use crate::sched::{Daemon, SCHED_EXT, assert_disabled, daemon_program};
@@ -23,7 +23,7 @@ const NO_SCHED_EXT: i32 = 78;
 
 pub(super) fn run(checks: &mut Checks) -> Result<()> {
     checks.check("inputs.plugin", || {
-        let said = refused(&mut daemon("nosuch"), USAGE, &PLUGINS)?;
+        let said = refused(&mut daemon("nosuch"), USAGE, &ALL_PLUGINS)?;
         assert_disabled()?;
         Ok(said)
     });
@@ -70,7 +70,7 @@ fn daemon(plugin: &str) -> Command {
 }
 
 /// Fails unless the command ends with this code and its message has these words, in whatever case.
-fn refused(command: &mut Command, code: i32, words: &[&str]) -> Result<String> {
+pub(super) fn refused(command: &mut Command, code: i32, words: &[&str]) -> Result<String> {
     let Said { code: got, err, .. } = process::run(command, LIMIT)?;
     ensure(got == code, || format!("exit code {got}, wanted {code}: {err}"))?;
     for word in words {
@@ -81,10 +81,10 @@ fn refused(command: &mut Command, code: i32, words: &[&str]) -> Result<String> {
 }
 
 /// A folder with an empty file system mounted over it, until dropped.
-struct Hidden(CString);
+pub(super) struct Hidden(CString);
 
 impl Hidden {
-    fn new(path: &str) -> Result<Self> {
+    pub(super) fn new(path: &str) -> Result<Self> {
         let target = CString::new(path).cannot("name a folder")?;
         // SAFETY: all strings are terminated and live through the call; tmpfs takes no data.
         let done =

@@ -11,7 +11,9 @@ mod kill;
 mod local;
 mod many;
 mod memory;
+mod options;
 mod partial;
+mod plugin;
 mod rt;
 mod scene;
 mod smoke;
@@ -66,10 +68,16 @@ pub enum Suite {
     Local,
     /// A mixed load with random drills, for as long as --secs says
     Soak,
+    /// Options of `run`, `plugins` and `doctor`
+    Options,
+    /// A daemon of somebody else's: the program of examples/out-of-tree in LAB_DAEMON
+    Plugin,
 }
 
 /// The plugins that every suite about scheduling runs.
 pub const PLUGINS: [&str; 2] = ["gthulhu", "simple-fifo"];
+/// All of the daemon's. `simple` differs from `simple-fifo` by its numbers only: no long loads for it.
+const ALL_PLUGINS: [&str; 3] = ["gthulhu", "simple", "simple-fifo"];
 /// The one for drills.
 const PLUGIN: &str = PLUGINS[0];
 
@@ -96,6 +104,8 @@ pub fn run(suite: Suite, secs: Option<u64>, checks: &mut Checks) {
         Suite::Sysrq => ("sysrq", sysrq::run(checks)),
         Suite::Local => ("local", local::run(checks, secs(8))),
         Suite::Soak => ("soak", soak::run(checks, secs(120))),
+        Suite::Options => ("options", options::run(checks)),
+        Suite::Plugin => ("plugin", plugin::run(checks)),
     };
     if let Err(e) = done {
         checks.check(name, || Err(e));

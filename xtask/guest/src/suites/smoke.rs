@@ -1,6 +1,6 @@
 //! Each plugin starts, decides and leaves.
 
-use super::{PLUGINS, balanced, enable_seq, healthy, stop_well};
+use super::{ALL_PLUGINS, balanced, enable_seq, healthy, stop_well};
 use crate::check::{Checks, ensure};
 use crate::process::{Background, wait_for};
 use crate::sched::{Daemon, Scx, number};
@@ -13,7 +13,7 @@ const SLEEPERS: u64 = 16;
 const TIME: Duration = Duration::from_secs(1);
 
 pub(super) fn run(checks: &mut Checks) -> Result<()> {
-    for plugin in PLUGINS {
+    for plugin in ALL_PLUGINS {
         let mut daemon = None;
         let is_up = checks.check(&format!("smoke.{plugin}.start"), || {
             let started = daemon.insert(Daemon::start(plugin, &[])?);
@@ -60,7 +60,7 @@ fn example() -> Result<String> {
     Ok(format!("scheduled for {TIME:?}; killed, and disabled after {} ms", took.as_millis()))
 }
 
-fn sleep_and_wake() {
+pub(super) fn sleep_and_wake() {
     let end = sys::now_ns() + TIME.as_nanos() as u64;
     thread::scope(|scope| {
         for sleeper in 0..SLEEPERS {
