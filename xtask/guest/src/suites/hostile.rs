@@ -27,7 +27,7 @@ pub(super) fn run(checks: &mut Checks, time: Duration) -> Result<()> {
     sys::sleep(Duration::from_secs(2));
     let mut pressure = Pressure::start()?;
     let hammer =
-        Background::load(&["affinity", "--tasks", "4", "--secs", &(time.as_secs() + 10).to_string()])?;
+        Background::load(&["affinity", "--tasks", "4", "--secs", &(time.as_secs() + 50).to_string()])?;
     let start = sys::now_ns();
     let said = liar.wait_with_output().cannot("wait for /bin/hostile")?;
     let (out, err) = (String::from_utf8_lossy(&said.stdout), String::from_utf8_lossy(&said.stderr));
