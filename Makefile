@@ -30,10 +30,11 @@ lint: setup-check
 
 check: lint
 	$(CARGO) test --quiet -p qumun --no-default-features --features sim
-	$(CARGO) test --quiet -p gthulhu-plugin-gthulhu -p gthulhu-plugin-simple-fifo -p xtask
+	$(CARGO) test --quiet -p gthulhu-plugin-gthulhu -p gthulhu-plugin-simple -p gthulhu-plugin-simple-fifo -p xtask
 
 test: setup check
 	$(CARGO) test --quiet --workspace
+	$(XTASK) outside
 	$(XTASK) lab test
 
 demo: setup
