@@ -41,7 +41,7 @@ check: lint docs loom
 	$(XTASK) api
 	$(CARGO) test --quiet -p qumun --no-default-features --features sim
 	$(CARGO) test --quiet -p qumun-bpf --no-default-features
-	$(CARGO) test --quiet -p gthulhu-plugin-gthulhu -p gthulhu-plugin-simple-fifo -p xtask
+	$(CARGO) test --quiet -p gthulhu-plugin-gthulhu -p gthulhu-plugin-simple -p gthulhu-plugin-simple-fifo -p xtask
 
 # Every public item has a page without a warning; that it has one at all is a lint (missing_docs).
 docs:
@@ -58,6 +58,7 @@ miri:
 test: setup check
 	$(CARGO) test --quiet --workspace
 	$(CARGO) test --quiet -p qumun --no-default-features --features sim,hwloc topology
+	$(XTASK) outside
 	$(XTASK) lab test
 
 matrix: setup

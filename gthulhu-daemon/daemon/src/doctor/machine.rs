@@ -65,7 +65,15 @@ fn isolation(system: &System, report: &mut Report) {
 }
 
 fn real_time(system: &System, report: &mut Report) {
-    match system.read("proc/sys/kernel/sched_rt_runtime_us").as_deref() {
+    let runtime = system.read("proc/sys/kernel/sched_rt_runtime_us");
+    let period = system.read("proc/sys/kernel/sched_rt_period_us");
+    // Newer kernels have a reserve of CPU time for the other classes instead, and may throttle nobody.
+    let has_reserve = system.features.as_ref().is_some_and(|f| f.ext_server);
+    match runtime.as_deref() {
+        Some(all) if has_reserve && runtime == period => report.ok(
+            "real-time",
+            format!("real-time tasks may use all CPU time but the reserve of the others ({all} us of as many)"),
+        ),
         Some("-1") => report.warn(
             "real-time",
             "real-time tasks are not throttled: one that computes for long starves all others, and the kernel's \

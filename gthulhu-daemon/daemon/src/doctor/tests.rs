@@ -162,6 +162,15 @@ fn each_broken_machine_has_its_finding() {
         (&[("sys/devices/system/cpu/isolated", Some("2-3"))], "isolated", Ok, "2-3"),
         (&[("sys/devices/system/cpu/nohz_full", Some("1"))], "nohz_full", Warning, "CPUs 1"),
         (&[("sys/devices/system/cpu/nohz_full", Some("(null)"))], "cpus", Ok, "4 CPUs"),
+        (
+            &[
+                ("proc/sys/kernel/sched_rt_runtime_us", Some("1000000")),
+                ("proc/sys/kernel/sched_rt_period_us", Some("1000000")),
+            ],
+            "real-time",
+            Ok,
+            "reserve",
+        ),
         (&[("proc/sys/kernel/sched_rt_runtime_us", Some("-1"))], "real-time", Warning, "not throttled"),
         (
             &[("sys/devices/system/clocksource/clocksource0/current_clocksource", Some("hpet"))],

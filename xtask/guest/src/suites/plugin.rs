@@ -50,7 +50,8 @@ fn runs() -> Result<String> {
     ensure(applied > 0, || "no decision was applied".into())?;
     let agent = daemon.agent_pid()?.ok_or("there is no agent")?;
     let exe = std::fs::read_link(format!("/proc/{agent}/exe")).cannot("see the agent's program")?;
-    ensure(exe == daemon_program(), || format!("the agent runs {}", exe.display()))?;
+    let own = std::fs::canonicalize(daemon_program()).cannot("find the daemon's program")?;
+    ensure(exe == own, || format!("the agent runs {}", exe.display()))?;
     let (outcome, _) = stop_well(daemon)?;
     Ok(format!("{applied} decisions of {} applied; {}", exe.display(), balanced(&outcome.report)?))
 }
