@@ -123,6 +123,13 @@ impl StdError for Error {
     }
 }
 
+/// [`ErrorKind::OutOfMemory`]: an arena is exhausted.
+impl From<crate::pool::AllocError> for Error {
+    fn from(_: crate::pool::AllocError) -> Self {
+        Self::new(ErrorKind::OutOfMemory, "the pool has no block of that size")
+    }
+}
+
 impl From<std::io::Error> for Error {
     fn from(error: std::io::Error) -> Self {
         let kind = match error.kind() {

@@ -69,15 +69,24 @@ fn a_batch_shares_the_slice() {
 
 #[test]
 fn a_batch_larger_than_the_memory_for_it_is_sent_all_the_same() {
-    // From none at all to enough for all of them.
-    for (bytes, ordered) in [(0, 8), (4 << 10, 8), (64 << 10, 8)] {
+    // A page, with room for 16, and enough for all of them.
+    for (bytes, room) in [(0, 16), (1 << 20, 100)] {
         let mut agent = qumun::builder("small").pool(bytes).agent(Script::new(2), Gthulhu::default());
-        agent.policy_mut().waiting = Waiting::default();
         agent.turn();
-        assert!(agent.stats().pool_in_use <= agent.stats().pool_capacity);
-        (1..=8).for_each(|pid| agent.backend_mut().queue(task(pid, 1)));
-        assert_eq!(agent.turn().decisions, ordered);
+        (1..=100).for_each(|pid| agent.backend_mut().queue(task(pid, 1)));
+        assert_eq!(agent.turn().decisions, 100);
+        // What finds no room is sent as it comes, so before the others.
+        assert_eq!(agent.backend().pids()[0], if room < 100 { room + 1 } else { 1 });
     }
+}
+
+#[test]
+fn a_policy_that_was_not_started_sends_at_once() {
+    let mut waiting = Waiting::default();
+    let entry =
+        Entry { last: Cpu(0), weight: 100, allowed: qumun::Affinity::ANY, decision: task(1, 1).anywhere() };
+    assert!(waiting.push(Nanos(1), entry).is_err() && waiting.pop().is_none());
+    assert_eq!((waiting.len(), waiting.peek().is_none()), (0, true));
 }
 
 fn anything() -> impl Strategy<Value = Queued> {
@@ -105,7 +114,9 @@ proptest! {
         idle in any::<u64>(),
     ) {
         let policy = Gthulhu::new(Nanos(slices.0), Nanos(slices.1));
-        let mut agent = Agent::new(Script::new(2), policy);
+        // Small, as there are many of them.
+        let options = qumun::builder("any").tasks(64).pool(64 << 10);
+        let mut agent = options.agent(Script::new(2), policy);
         agent.backend_mut().idle.set_word(0, idle);
         agent.turn();
         for batch in batches {
