@@ -57,11 +57,13 @@ impl Scheduler for Hangs {
     fn enqueue(&mut self, cx: &mut Context<'_, ()>, task: &Queued) -> Verdict {
         let now = cx.now();
         let first = *self.first.get_or_insert(now);
-        while now - first >= self.after {
-            if self.asleep {
-                std::thread::sleep(std::time::Duration::from_secs(3600));
+        if now - first >= self.after {
+            loop {
+                if self.asleep {
+                    std::thread::sleep(std::time::Duration::from_secs(3600));
+                }
+                std::hint::spin_loop();
             }
-            std::hint::spin_loop();
         }
         task.anywhere().into()
     }
