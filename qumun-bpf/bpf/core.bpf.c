@@ -418,7 +418,10 @@ int qumun_init(u64 *ctx)
 		if (i >= config.nr_cpu_ids)
 			break;
 		cpus[i & (QM_MAX_CPUS - 1)].online = bpf_cpumask_test_cpu(i, online);
-		view.nr_online += cpus[i & (QM_MAX_CPUS - 1)].online;
+		if (cpus[i & (QM_MAX_CPUS - 1)].online) {
+			view.nr_online++;
+			view.online[(u32)i / 64 & (QM_IDLE_WORDS - 1)] |= 1ULL << (i & 63);
+		}
 		err = scx_bpf_create_dsq(DSQ_PINNED(i), -1);
 		err = err ?: scx_bpf_create_dsq(DSQ_PLACED(i), -1);
 		if (err)

@@ -8,8 +8,12 @@
 
 OPS1(void, cpu_online, s32, cpu)
 {
-	if (!__sync_lock_test_and_set(&cpu_ctx(cpu)->online, 1))
+	u32 c = (u32)cpu & (QM_MAX_CPUS - 1);
+
+	if (!__sync_lock_test_and_set(&cpus[c].online, 1)) {
 		__sync_fetch_and_add(&view.nr_online, 1);
+		__sync_fetch_and_or(&view.online[c / 64], 1ULL << (c & 63));
+	}
 	debug("cpu %d is online", cpu);
 }
 
@@ -22,8 +26,12 @@ OPS1(void, cpu_online, s32, cpu)
  */
 static __always_inline void leave(u32 cpu)
 {
-	if (__sync_lock_test_and_set(&cpus[cpu & (QM_MAX_CPUS - 1)].online, 0))
+	u32 c = cpu & (QM_MAX_CPUS - 1);
+
+	if (__sync_lock_test_and_set(&cpus[c].online, 0)) {
 		__sync_fetch_and_add(&view.nr_online, -1);
+		__sync_fetch_and_and(&view.online[c / 64], ~(1ULL << (c & 63)));
+	}
 }
 
 SEC("tp_btf/cpuhp_enter")

@@ -143,6 +143,7 @@ struct qm_view {
 	u64 agent_ran_at;	 /* when the agent was put on a CPU last */
 	u64 nr_online;		 /* CPUs that may be used */
 	u64 nr_cgroups;		 /* that the core was told of; 0 without a subscriber */
+	u64 online[QM_IDLE_WORDS]; /* one bit a CPU: it may be used */
 };
 
 /* What the agent shows. User space writes it, so the core believes nothing in it but `ack`. */
@@ -258,7 +259,8 @@ QM_SAME(sizeof(struct qm_hello) == 8);
 QM_SAME(sizeof(struct qm_select) == 8);
 QM_SAME(sizeof(struct qm_preempt) == 8);
 QM_SAME(sizeof(struct qm_request) == 8);
-QM_SAME(sizeof(struct qm_view) == 288);
+QM_SAME(sizeof(struct qm_view) == 288 + 8 * QM_IDLE_WORDS);
+QM_SAME(__builtin_offsetof(struct qm_view, online) == 288);
 QM_SAME(sizeof(struct qm_task) == 56);
 QM_SAME(__builtin_offsetof(struct qm_view, mode) == 128);
 QM_SAME(__builtin_offsetof(struct qm_view, agent_pid) == 192);

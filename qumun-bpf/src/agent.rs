@@ -126,6 +126,17 @@ impl Agent {
         }
     }
 
+    /// Copies the bitmap of CPUs that may be used, one word per 64 CPUs, into `words`.
+    pub fn online(&self, words: &mut [u64]) {
+        let base = self.view.ptr().cast::<u8>();
+        for (i, word) in words.iter_mut().enumerate().take(crate::wire::MAX_CPUS / 64) {
+            // SAFETY: an aligned word inside View.online.
+            let at = unsafe { base.add(std::mem::offset_of!(View, online) + 8 * i).cast::<u64>() };
+            // SAFETY: as above; the kernel writes whole words.
+            *word = unsafe { AtomicU64::from_ptr(at) }.load(Ordering::Relaxed);
+        }
+    }
+
     /// Tells the core that everything older than `epoch` has been thrown away.
     pub fn acknowledge(&mut self, epoch: u64) {
         self.agreement.acknowledge(&AgreementWords { view: &self.view, page: &self.page }, epoch);
@@ -253,6 +264,16 @@ pub enum PageWord {
     Allocations,
     /// [`AgentPage::resyncs`].
     Resyncs,
+    /// [`AgentPage::held`].
+    Held,
+    /// [`AgentPage::pool_size`].
+    PoolSize,
+    /// [`AgentPage::pool_used`].
+    PoolUsed,
+    /// [`AgentPage::minor_faults`].
+    MinorFaults,
+    /// [`AgentPage::major_faults`].
+    MajorFaults,
 }
 
 /// `BPF_PROG_RUN` of a SYSCALL program with `args` as its context.

@@ -233,6 +233,8 @@ pub struct View {
     pub nr_online: u64,
     /// cgroups that the core was told of; 0 without a subscriber.
     pub nr_cgroups: u64,
+    /// One bit a CPU: it may be used.
+    pub online: [u64; MAX_CPUS / 64],
 }
 
 /// What the agent shows; the core believes nothing in it but `ack`.
@@ -406,7 +408,8 @@ const _: () = {
     assert!(size_of::<Select>() == 8);
     assert!(size_of::<Preempt>() == 8);
     assert!(size_of::<Request>() == 8);
-    assert!(size_of::<View>() == 288);
+    assert!(size_of::<View>() == 288 + MAX_CPUS / 8);
+    assert!(offset_of!(View, online) == 288);
     assert!(size_of::<Task>() == 56);
     assert!(offset_of!(View, mode) == 128);
     assert!(offset_of!(View, agent_pid) == 192);

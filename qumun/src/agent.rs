@@ -3,11 +3,12 @@
 use std::collections::VecDeque;
 use std::fmt;
 
+use crate::placement::Placement;
 use crate::pool::{AllocError, Arena, Handle};
 use crate::tasks::TaskPool;
 use crate::{
     Backend, Context, Decision, Epoch, Error, ErrorExt, ErrorKind, Event, Exit, Full, Nanos, Note, Queued,
-    Result, Scheduler, Stats, StopHandle, TaskId, Verdict, alloc,
+    Result, Scheduler, Selector, Stats, StopHandle, TaskId, Topology, Verdict, alloc,
 };
 
 /// A policy at work on a backend.
@@ -18,6 +19,7 @@ pub struct Agent<B, S: Scheduler> {
     tasks: TaskPool<S::Task>,
     /// The policy's. The states of tasks have an arena of their own, so that a policy cannot use it up.
     pool: Handle,
+    placement: Placement,
     retry: Retry,
     stats: Stats,
     batch: usize,
@@ -91,7 +93,16 @@ impl<B: Backend, S: Scheduler> Agent<B, S> {
     ///
     /// # Errors
     /// [`ErrorKind::OutOfMemory`] if the system does not have the memory.
-    pub fn try_with_limits(mut backend: B, policy: S, limits: Limits) -> Result<Self> {
+    pub fn try_with_limits(backend: B, policy: S, limits: Limits) -> Result<Self> {
+        let flat = Topology::flat(backend.idle().nr_cpus());
+        Self::try_on(backend, policy, limits, Selector::new(flat))
+    }
+
+    /// Puts a policy to work on a machine of this topology. A limit of 0 counts as 1.
+    ///
+    /// # Errors
+    /// [`ErrorKind::OutOfMemory`] if the system does not have the memory.
+    pub fn try_on(mut backend: B, policy: S, limits: Limits, selector: Selector) -> Result<Self> {
         backend.subscribe(S::EVENTS);
         let bytes = TaskPool::<S::Task>::bytes(limits.tasks).unwrap_or(usize::MAX);
         let tasks = Arena::new(bytes).context("the states of the tasks")?;
@@ -103,6 +114,7 @@ impl<B: Backend, S: Scheduler> Agent<B, S> {
             policy,
             tasks,
             pool,
+            placement: Placement::new(selector),
             retry: Retry::new(limits.retry.max(1)),
             stats: Stats::default(),
             batch: limits.batch.max(1),
@@ -140,10 +152,10 @@ impl<B: Backend, S: Scheduler> Agent<B, S> {
         if resynced {
             self.resync(epoch);
         }
-        self.backend.refresh();
+        self.look();
         self.retry_sends();
         self.drain();
-        self.backend.refresh();
+        self.look();
         let (policy, mut cx) = self.split();
         policy.dispatch(&mut cx);
 
@@ -153,6 +165,7 @@ impl<B: Backend, S: Scheduler> Agent<B, S> {
         }
         let events = self.stats.events - before.events;
         self.stats.batches += u64::from(events + decisions > 0);
+        self.stats.held = self.tasks.held();
         self.note_fill();
         self.backend.report(&self.stats);
         Turn { events: events as usize, decisions: decisions as usize, resynced }
@@ -241,6 +254,11 @@ impl<B: Backend, S: Scheduler> Agent<B, S> {
         self.backend.acknowledge(epoch);
     }
 
+    fn look(&mut self) {
+        self.backend.refresh();
+        self.placement.look(&self.backend);
+    }
+
     fn drain(&mut self) {
         for _ in 0..self.batch {
             // A verdict must find room. What is not taken stays in the ring; nothing is lost.
@@ -262,6 +280,7 @@ impl<B: Backend, S: Scheduler> Agent<B, S> {
         // the batch is drained would seem to be seen before it was sent.
         task.seen_at = if task.sampled { self.backend.now() } else { Nanos::ZERO };
         self.tasks.saw(&task, &mut self.stats);
+        self.placement.left(task.id.pid);
         let (policy, mut cx) = self.split();
         match policy.enqueue(&mut cx, &task) {
             Verdict::Keep => self.tasks.keeps(task.id.pid),
@@ -281,6 +300,7 @@ impl<B: Backend, S: Scheduler> Agent<B, S> {
 
     fn exit(&mut self, id: TaskId) {
         self.stats.events += 1;
+        self.placement.left(id.pid);
         if let Some(mut state) = self.tasks.remove(id) {
             let (policy, mut cx) = self.split();
             policy.exit(&mut cx, id.pid, &mut state);
@@ -301,7 +321,10 @@ impl<B: Backend, S: Scheduler> Agent<B, S> {
 
     fn split(&mut self) -> (&mut S, Context<'_, S::Task>) {
         let out = Outbox { backend: &mut self.backend, stats: &mut self.stats, waiting: &self.retry };
-        (&mut self.policy, Context { tasks: &mut self.tasks, pool: &self.pool, out })
+        (
+            &mut self.policy,
+            Context { tasks: &mut self.tasks, pool: &self.pool, placement: &mut self.placement, out },
+        )
     }
 }
 

@@ -1,6 +1,6 @@
 //! The world under the agent: a kernel, or a model of one.
 
-use crate::{Decision, Epoch, Event, Events, ExitInfo, Full, IdleView, Nanos};
+use crate::{Cpu, CpuSet, Decision, Epoch, Event, Events, ExitInfo, Full, IdleView, Nanos, Pid};
 
 /// What connects an [`Agent`](crate::Agent) with a core.
 ///
@@ -32,6 +32,18 @@ pub trait Backend {
     /// The idle CPUs as of the last [`refresh`](Self::refresh).
     fn idle(&self) -> &IdleView;
 
+    /// The CPUs that may be used, as of the last [`refresh`](Self::refresh); `None` for all there are.
+    fn online(&self) -> Option<&CpuSet> {
+        None
+    }
+
+    /// Claims idle CPUs for a batch of tasks, as the core sees them at this moment: the second way beside
+    /// the [view](Self::idle), dearer (a system call) and exact. Returns how many were claimed.
+    fn claim(&mut self, asks: &mut [Ask]) -> usize {
+        asks.iter_mut().for_each(|ask| ask.cpu = None);
+        0
+    }
+
     /// The clock that the times of events come from.
     fn now(&self) -> Nanos;
 
@@ -61,6 +73,15 @@ pub trait Backend {
     fn exited(&mut self) -> Option<ExitInfo>;
 }
 
+/// One question of [`Context::claim`](crate::Context::claim), and its answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ask {
+    /// For which task.
+    pub pid: Pid,
+    /// Where to look first; then the CPU that was claimed, if any.
+    pub cpu: Option<Cpu>,
+}
+
 /// What an agent has done since it began. All are counts, except where it says bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -77,6 +98,8 @@ pub struct Stats {
     pub ring_full: u64,
     /// [Notes](crate::Note) given to the policy.
     pub notes: u64,
+    /// Tasks that the policy keeps now.
+    pub held: u64,
     /// New epochs acknowledged.
     pub resyncs: u64,
     /// Tasks whose state was given to another task because the pool was full.

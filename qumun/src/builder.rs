@@ -2,7 +2,9 @@
 
 use std::path::PathBuf;
 
-use crate::{Agent, Backend, Cpu, Events, Limits, Nanos, Result, Scheduler, StopHandle};
+use crate::{
+    Agent, Backend, Cpu, Events, Limits, Nanos, Reach, Result, Scheduler, Selector, StopHandle, Topology,
+};
 
 /// Everything that can be set before a scheduler starts. See [`builder`].
 #[derive(Clone, Debug)]
@@ -16,6 +18,8 @@ pub struct Builder {
     pub(crate) stop: StopHandle,
     pub(crate) core: CoreOptions,
     pub(crate) agent_cpus: Vec<Cpu>,
+    pub(crate) topology: Option<Topology>,
+    pub(crate) reach: Reach,
 }
 
 /// What the core is told at load, and only a kernel understands.
@@ -24,7 +28,6 @@ pub struct Builder {
 pub(crate) struct CoreOptions {
     pub(crate) partial: bool,
     pub(crate) kernel_idle: bool,
-    pub(crate) numa_local: bool,
     pub(crate) keep_local: bool,
     pub(crate) early_kthreads: bool,
     pub(crate) max_run: Nanos,
@@ -40,7 +43,6 @@ impl Default for CoreOptions {
         Self {
             partial: false,
             kernel_idle: false,
-            numa_local: false,
             keep_local: false,
             early_kthreads: false,
             max_run: Nanos::from_millis(500),
@@ -64,6 +66,8 @@ pub fn builder(name: impl Into<String>) -> Builder {
         stop: StopHandle::new(),
         core: CoreOptions::default(),
         agent_cpus: Vec::new(),
+        topology: None,
+        reach: Reach::Machine,
     }
 }
 
@@ -92,6 +96,13 @@ impl Builder {
     /// [`pool`](crate::pool).
     pub fn pool(mut self, bytes: usize) -> Self {
         self.limits.pool = bytes;
+        self
+    }
+
+    /// The machine that [`Context::pick`](crate::Context::pick) picks from. Unless told, a kernel's is read from
+    /// sysfs, and any other is flat: CPUs that have nothing in common.
+    pub fn topology(mut self, topology: Topology) -> Self {
+        self.topology = Some(topology);
         self
     }
 
@@ -130,9 +141,9 @@ impl Builder {
         self
     }
 
-    /// Prefers idle CPUs of the task's own NUMA node; off unless told.
+    /// Never picks an idle CPU of another NUMA node than the task ran on last ([`Reach::Node`]); off unless told.
     pub fn numa_local(mut self, on: bool) -> Self {
-        self.core.numa_local = on;
+        self.reach = if on { Reach::Node } else { Reach::Machine };
         self
     }
 
@@ -212,9 +223,10 @@ impl Builder {
     /// # Panics
     /// If the system does not have the memory, as [`try_agent`](Self::try_agent) can say.
     pub fn agent<B: Backend, S: Scheduler>(&self, backend: B, policy: S) -> Agent<B, S> {
-        let mut agent = Agent::with_limits(backend, policy, self.limits);
-        agent.set_stop_handle(self.stop.clone());
-        agent
+        match self.try_agent(backend, policy) {
+            Ok(agent) => agent,
+            Err(error) => panic!("{error:#}"),
+        }
     }
 
     /// Puts a policy to work on a backend of your choice.
@@ -222,7 +234,10 @@ impl Builder {
     /// # Errors
     /// [`ErrorKind::OutOfMemory`](crate::ErrorKind::OutOfMemory) if the system does not have the memory.
     pub fn try_agent<B: Backend, S: Scheduler>(&self, backend: B, policy: S) -> Result<Agent<B, S>> {
-        let mut agent = Agent::try_with_limits(backend, policy, self.limits)?;
+        let flat = || Topology::flat(backend.idle().nr_cpus());
+        let topology = self.topology.clone().unwrap_or_else(flat);
+        let selector = Selector::new(topology).with_reach(self.reach);
+        let mut agent = Agent::try_on(backend, policy, self.limits, selector)?;
         agent.set_stop_handle(self.stop.clone());
         Ok(agent)
     }

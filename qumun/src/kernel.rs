@@ -22,9 +22,11 @@ pub use qumun_bpf::{stats, wire};
 use qumun_bpf::agent::{self as bpf_agent, PageWord, ViewWord};
 use qumun_bpf::loader::{self, Options};
 
+use crate::alloc::FaultGuard;
 use crate::{
-    Affinity, Backend, Builder, Cpu, Decision, Epoch, Error, ErrorKind, Event, Exit, ExitInfo, ExitKind,
-    Full, Generation, IdleView, Nanos, Note, Pid, Queued, Result, Scheduler, Stats, TaskId, alloc,
+    Affinity, Ask, Backend, Builder, Cpu, CpuSet, Decision, Epoch, Error, ErrorKind, Event, Exit, ExitInfo,
+    ExitKind, Full, Generation, IdleView, Nanos, Note, Pid, Queued, Result, Scheduler, Stats, TaskId,
+    Topology, alloc,
 };
 
 /// The core, loaded into the kernel and not yet scheduling.
@@ -84,6 +86,20 @@ impl Builder {
         Ok(())
     }
 
+    /// Reads the machine's topology, unless one was [given](Self::topology): from hwloc with the feature `hwloc`,
+    /// else from sysfs. What cannot be read is no obstacle: then the CPUs have nothing in common. Call it
+    /// before the thread becomes an agent; [`Builder::run`] does.
+    pub fn discover(&mut self) {
+        if self.topology.is_some() {
+            return;
+        }
+        #[cfg(feature = "hwloc")]
+        let found = Topology::from_hwloc().or_else(|_| Topology::from_sysfs());
+        #[cfg(not(feature = "hwloc"))]
+        let found = Topology::from_sysfs();
+        self.topology = found.ok();
+    }
+
     /// Loads, attaches and runs a policy on the calling thread until it is stopped or removed.
     ///
     /// # Errors
@@ -109,7 +125,8 @@ impl Running {
     ///
     /// # Errors
     /// When the agent's memory cannot be locked or mapped.
-    pub fn run<S: Scheduler>(self, policy: S) -> Result<Exit> {
+    pub fn run<S: Scheduler>(mut self, policy: S) -> Result<Exit> {
+        self.builder.discover();
         self.builder.prepare_agent()?;
         let link = Link::connect(self.inner.agent_fds()?)?;
         let mut agent = self.builder.try_agent(link, policy)?;
@@ -222,7 +239,9 @@ pub struct TaskInfo {
 pub struct Link {
     agent: bpf_agent::Agent,
     idle: IdleView,
+    online: CpuSet,
     nr_cpus: u32,
+    faults: Option<FaultGuard>,
     runs_seen: u64,
     fruitless: u32,
     /// Why the core did not take this thread for the agent.
@@ -244,7 +263,16 @@ impl Link {
         bpf_agent::lock_memory()?;
         let agent = bpf_agent::Agent::map(fds)?;
         let nr_cpus = u32::try_from(agent.view_word(ViewWord::NrCpuIds)).unwrap_or(crate::MAX_CPUS);
-        Ok(Self { agent, idle: IdleView::new(nr_cpus), nr_cpus, runs_seen: 0, fruitless: 0, refused: None })
+        Ok(Self {
+            agent,
+            idle: IdleView::new(nr_cpus),
+            online: CpuSet::first_n(nr_cpus),
+            nr_cpus,
+            faults: None,
+            runs_seen: 0,
+            fruitless: 0,
+            refused: None,
+        })
     }
 
     /// Writes raw bytes into the live decision ring: for tests that play a hostile agent.
@@ -308,6 +336,7 @@ impl Link {
 impl Backend for Link {
     fn start(&mut self) {
         self.refused = self.agent.hello().err().map(|error| error.to_string());
+        self.faults = Some(FaultGuard::new());
     }
 
     fn epoch(&self) -> Epoch {
@@ -325,10 +354,37 @@ impl Backend for Link {
         for (i, word) in words[..used].iter().enumerate() {
             self.idle.set_word(i, *word);
         }
+        self.agent.online(&mut words[..used]);
+        for (i, word) in words[..used].iter().enumerate() {
+            self.online.set_word(i, *word);
+        }
     }
 
     fn idle(&self) -> &IdleView {
         &self.idle
+    }
+
+    fn online(&self) -> Option<&CpuSet> {
+        Some(&self.online)
+    }
+
+    fn claim(&mut self, asks: &mut [Ask]) -> usize {
+        let mut claimed = 0;
+        for some in asks.chunks_mut(wire::SELECT_MAX) {
+            let mut requests = [wire::Request::default(); wire::SELECT_MAX];
+            for (request, ask) in requests.iter_mut().zip(some.iter()) {
+                let first = ask.cpu.map_or(-1, |cpu| i32::try_from(cpu.0).unwrap_or(-1));
+                *request = wire::Request { pid: ask.pid.0, cpu: first };
+            }
+            let requests = &mut requests[..some.len()];
+            // A refusal (the scheduler is about to be removed) is an answer, too: no CPU.
+            let answered = self.agent.select_cpus(requests).is_ok();
+            for (ask, request) in some.iter_mut().zip(requests.iter()) {
+                ask.cpu = u32::try_from(request.cpu).ok().filter(|_| answered).map(Cpu);
+                claimed += usize::from(ask.cpu.is_some());
+            }
+        }
+        claimed
     }
 
     fn now(&self) -> Nanos {
@@ -374,6 +430,17 @@ impl Backend for Link {
         put(PageWord::RingFull, stats.ring_full);
         put(PageWord::Resyncs, stats.resyncs);
         put(PageWord::Allocations, alloc::total());
+        put(PageWord::Held, stats.held);
+        put(PageWord::PoolSize, stats.pool_capacity);
+        put(PageWord::PoolUsed, stats.pool_in_use);
+        // A system call, so not each time; a fault is seen the next time around.
+        if stats.batches.is_multiple_of(256)
+            && let Some(guard) = &self.faults
+        {
+            let faults = guard.faults();
+            put(PageWord::MinorFaults, faults.minor);
+            put(PageWord::MajorFaults, faults.major);
+        }
     }
 
     fn rest(&mut self, idle_turn: bool) {

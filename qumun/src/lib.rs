@@ -78,6 +78,7 @@ mod exit;
 mod idle;
 #[cfg(feature = "kernel")]
 pub mod kernel;
+mod placement;
 pub mod pool;
 mod scheduler;
 mod select;
@@ -89,7 +90,7 @@ pub mod topology;
 mod units;
 
 pub use agent::{Agent, Limits, Turn};
-pub use backend::{Backend, Stats};
+pub use backend::{Ask, Backend, Stats};
 pub use builder::{Builder, builder};
 pub use decision::{Decision, Full, Verdict};
 pub use error::{Error, ErrorExt, ErrorKind, Result};

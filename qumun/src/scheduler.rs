@@ -1,9 +1,12 @@
 //! The trait that a policy implements, and what it can reach.
 
 use crate::agent::Outbox;
+use crate::placement::Placement;
 use crate::pool::Handle;
 use crate::tasks::TaskPool;
-use crate::{Decision, Events, Full, IdleView, Nanos, Note, Pid, Queued, Verdict};
+use crate::{
+    Affinity, Ask, Cpu, Decision, Events, Full, IdleView, Nanos, Note, Pick, Pid, Queued, Topology, Verdict,
+};
 
 /// A scheduling policy.
 ///
@@ -61,6 +64,7 @@ pub trait Scheduler {
 pub struct Context<'a, T> {
     pub(crate) tasks: &'a mut TaskPool<T>,
     pub(crate) pool: &'a Handle,
+    pub(crate) placement: &'a mut Placement,
     pub(crate) out: Outbox<'a>,
 }
 
@@ -91,6 +95,31 @@ impl<T: Default> Context<'_, T> {
     /// was drained).
     pub fn idle(&self) -> &IdleView {
         self.out.backend.idle()
+    }
+
+    /// The machine: cores, caches, nodes.
+    pub fn topology(&self) -> &Topology {
+        self.placement.selector().topology()
+    }
+
+    /// An idle CPU for a task that ran on `prev` last and may run on `allowed`: one that shares as much cache as
+    /// possible, by the chart of [`select`](crate::select). It is given away: within a batch no other task gets it. For a
+    /// busy machine the answer is [`Pick::Busy`], and [`Queued::anywhere`] the decision.
+    pub fn pick(&mut self, prev: Cpu, allowed: &Affinity) -> Pick {
+        self.placement.pick(prev, allowed)
+    }
+
+    /// The same for boosted work. Its CPU is marked, and ordinary tasks are not sent there while another CPU is free,
+    /// until the boosted task is queued again, ends, or the CPU is idle.
+    pub fn pick_boosted(&mut self, pid: Pid, prev: Cpu, allowed: &Affinity) -> Pick {
+        self.placement.pick_boosted(pid, prev, allowed)
+    }
+
+    /// Asks the core for idle CPUs for a batch of tasks. One system call for each 64; exact also for tasks that
+    /// may use some of more than 64 CPUs, about which an event tells the first 64 only. Returns how many got
+    /// one.
+    pub fn claim(&mut self, asks: &mut [Ask]) -> usize {
+        self.out.backend.claim(asks)
     }
 
     /// Decides on a task that was kept.

@@ -21,6 +21,8 @@ struct Slot<T> {
     tgid: Pid,
     /// Of the last event; zero if none was seen.
     generation: Generation,
+    /// The kernel's own number of the task, where it has one.
+    tid: u64,
     kept: bool,
     /// Neighbours in the order of use; `next` also links the free slots.
     prev: u32,
@@ -38,6 +40,8 @@ pub(crate) struct TaskPool<T> {
     newest: u32,
     oldest: u32,
     len: usize,
+    /// How many of them the policy keeps.
+    held: u64,
 }
 
 impl<T: Default> TaskPool<T> {
@@ -52,6 +56,7 @@ impl<T: Default> TaskPool<T> {
             pid: Pid(-1),
             tgid: Pid(0),
             generation: Generation(0),
+            tid: 0,
             kept: false,
             prev: NIL,
             next: if i + 1 < capacity { i + 1 } else { NIL },
@@ -59,7 +64,7 @@ impl<T: Default> TaskPool<T> {
         }));
         let mut index = pool.vec(entries)?;
         index.resize(entries, NIL);
-        Ok(Self { slots, index, free: 0, newest: NIL, oldest: NIL, len: 0 })
+        Ok(Self { slots, index, free: 0, newest: NIL, oldest: NIL, len: 0, held: 0 })
     }
 
     /// How large an arena must be for it, in bytes.
@@ -73,6 +78,11 @@ impl<T: Default> TaskPool<T> {
     /// How many tasks have a state.
     pub(crate) fn len(&self) -> usize {
         self.len
+    }
+
+    /// How many of them the policy keeps.
+    pub(crate) fn held(&self) -> u64 {
+        self.held
     }
 
     pub(crate) fn get(&mut self, pid: Pid) -> Option<&mut T> {
@@ -92,12 +102,13 @@ impl<T: Default> TaskPool<T> {
         let slot = &mut self.slots[i as usize];
         // The end of the former owner of this pid was not reported. A generation never goes back
         // within the life of a task.
-        let new = slot.generation != Generation(0)
-            && (slot.tgid != task.tgid || task.id.generation < slot.generation);
+        let other = slot.tid != task.tid || slot.tgid != task.tgid || task.id.generation < slot.generation;
+        let new = slot.generation != Generation(0) && other;
         if new {
             slot.value = T::default();
         }
         slot.tgid = task.tgid;
+        slot.tid = task.tid;
         slot.generation = task.id.generation;
         if !slot.kept && i != self.spare() {
             self.unlink(i);
@@ -112,6 +123,7 @@ impl<T: Default> TaskPool<T> {
         {
             self.unlink(i);
             self.slots[i as usize].kept = true;
+            self.held += 1;
         }
     }
 
@@ -122,6 +134,7 @@ impl<T: Default> TaskPool<T> {
             && self.slots[i as usize].generation == id.generation
         {
             self.slots[i as usize].kept = false;
+            self.held -= 1;
             self.link(i);
         }
     }
@@ -131,6 +144,7 @@ impl<T: Default> TaskPool<T> {
         for i in 0..self.spare() {
             if self.slots[i as usize].kept {
                 self.slots[i as usize].kept = false;
+                self.held -= 1;
                 self.link(i);
             }
         }
@@ -147,6 +161,8 @@ impl<T: Default> TaskPool<T> {
         }
         if !self.slots[i as usize].kept {
             self.unlink(i);
+        } else {
+            self.held -= 1;
         }
         Some(self.release(i))
     }

@@ -17,7 +17,8 @@ pub(crate) fn main(registry: &Registry, args: &PolicyArgs, supervisor: u32) -> R
     // SAFETY: the supervisor had them open for us under these numbers; nothing here has opened, or
     // closed, anything since.
     let fds = unsafe { AgentFds::inherit(raw) }.map_err(|error| alone(&error.to_string()))?;
-    let builder = args.builder(plugin.ops_name());
+    let mut builder = args.builder(plugin.ops_name());
+    builder.discover();
     builder.prepare_agent()?;
     let link = Link::connect(fds)?;
     match plugin.run(&builder, link, &options)? {

@@ -103,6 +103,9 @@ pub(crate) struct PolicyArgs {
     /// removes the scheduler
     #[arg(long)]
     pub(crate) partial: bool,
+    /// Never pick an idle CPU of another NUMA node than the task ran on last
+    #[arg(long)]
+    pub(crate) numa_local: bool,
 }
 
 impl PolicyArgs {
@@ -121,6 +124,9 @@ impl PolicyArgs {
         }
         if self.partial {
             args.push("--partial".into());
+        }
+        if self.numa_local {
+            args.push("--numa-local".into());
         }
         args
     }
@@ -141,6 +147,7 @@ impl PolicyArgs {
         qumun::builder(ops_name)
             .default_slice(Nanos::from_micros(self.slice_us))
             .partial(self.partial)
+            .numa_local(self.numa_local)
             .agent_cpus(cpus.into_iter().map(Cpu))
     }
 }
@@ -152,9 +159,6 @@ pub(crate) struct CoreArgs {
     /// asking the policy
     #[arg(long)]
     pub(crate) kernel_idle: bool,
-    /// Prefer idle CPUs of the task's own NUMA node
-    #[arg(long)]
-    pub(crate) numa_local: bool,
     /// Keep tasks that may use one CPU only in the kernel's queue of that CPU
     #[arg(long)]
     pub(crate) keep_local: bool,
@@ -190,7 +194,6 @@ impl CoreArgs {
     pub(crate) fn apply(&self, builder: Builder) -> Builder {
         let builder = builder
             .kernel_idle(self.kernel_idle)
-            .numa_local(self.numa_local)
             .keep_local(self.keep_local)
             .early_kthreads(self.early_kthreads == Switch::On)
             .max_run(Nanos::from_millis(self.max_run_ms))

@@ -48,7 +48,7 @@ impl Plugin {
             options: Vec::new(),
             type_name: std::any::type_name::<S>(),
             events: S::EVENTS,
-            run: Box::new(move |builder, link, options| Ok(builder.agent(link, make(options)?).run())),
+            run: Box::new(move |builder, link, options| Ok(builder.try_agent(link, make(options)?)?.run())),
             check: Box::new(move |options| check(options).map(drop)),
         }
     }

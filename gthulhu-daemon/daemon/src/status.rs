@@ -61,6 +61,25 @@ pub(crate) struct Snapshot {
     pub(crate) legs: [stats::Leg; wire::LEGS],
 }
 
+/// Under the names of the original, and what it did not have.
+fn statistics(now: &Snapshot) -> Value {
+    let s = stats::Statistics::new(&now.totals, &now.view, &now.page);
+    let mut named: serde_json::Map<String, Value> =
+        s.original().into_iter().map(|(name, value)| (name.to_owned(), json!(value))).collect();
+    let more = [
+        ("taken_over", s.taken_over),
+        ("degraded", s.degraded),
+        ("rescued", s.rescued),
+        ("pool_size", s.pool_size),
+        ("pool_used", s.pool_used),
+        ("allocations", s.allocations),
+        ("minor_faults", s.minor_faults),
+        ("major_faults", s.major_faults),
+    ];
+    named.extend(more.map(|(name, value)| (name.to_owned(), json!(value))));
+    Value::Object(named)
+}
+
 /// The object that `status --json` prints.
 pub(crate) fn object(facts: &Facts, now: &Snapshot) -> Value {
     let probe = Probe::here();
@@ -114,6 +133,7 @@ pub(crate) fn object(facts: &Facts, now: &Snapshot) -> Value {
             "longest_late_us": now.view.longest_late_ns / 1_000,
             "rescued": now.view.rescued,
         },
+        "statistics": statistics(now),
         "counters": counters,
         "ledgers": {
             "events_outstanding": ledgers.events_outstanding,

@@ -38,7 +38,7 @@
 
 mod waiting;
 
-use qumun::{Context, Cpu, Full, IdleView, Nanos, Queued, Scheduler, Verdict};
+use qumun::{Context, Full, Nanos, Queued, Scheduler, Verdict};
 use waiting::{Entry, Waiting};
 
 /// How many slices a task that computes may fall behind one that sleeps.
@@ -133,32 +133,21 @@ impl Scheduler for Gthulhu {
     }
 
     fn dispatch(&mut self, cx: &mut Context<'_, Account>) {
-        // A copy, to give each idle CPU away once in this batch.
-        let mut idle = *cx.idle();
+        let nr_cpus = cx.idle().nr_cpus();
         while let Some(entry) = self.waiting.peek() {
-            let slice = self.slice(entry.weight, self.waiting.len(), idle.nr_cpus());
-            let cpu = place(&entry, &idle);
+            let slice = self.slice(entry.weight, self.waiting.len(), nr_cpus);
+            let cpu = cx.pick(entry.last, &entry.allowed).cpu();
             let decision = entry.decision.slice(slice);
             if let Err(Full(_)) = cx.send(cpu.map_or(decision, |cpu| decision.on(cpu))) {
                 break;
             }
             self.waiting.pop();
-            if let Some(cpu) = cpu {
-                idle.set(cpu, false);
-            }
         }
     }
 
     fn reset(&mut self, _: &mut Context<'_, Account>) {
         self.waiting.clear();
     }
-}
-
-/// The CPU where its cache is warm if that is idle, else any idle one, else none: whoever is free
-/// first.
-fn place(entry: &Entry, idle: &IdleView) -> Option<Cpu> {
-    let warm = Some(entry.last).filter(|&cpu| idle.is_idle(cpu) && entry.allowed.allows(cpu));
-    warm.or_else(|| idle.first_allowed(&entry.allowed))
 }
 
 #[cfg(test)]

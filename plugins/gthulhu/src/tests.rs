@@ -5,6 +5,7 @@ use qumun::sim::Script;
 use qumun::{Agent, Generation, Pid, TaskId};
 
 use super::*;
+use qumun::Cpu;
 
 fn task(pid: i32, generation: u64) -> Queued {
     Queued::new(TaskId { pid: Pid(pid), generation: Generation(generation) })
