@@ -175,7 +175,9 @@ mod tests {
                    --late-ms 40 --heartbeat-ms 100 --dump-len 65536 --btf /x --debug --max-turn-ms 500 \
                    --socket /s --report /r";
         let Ok(Command::Run(args)) = parsed(all) else { panic!("refused") };
-        assert!(args.core.kernel_idle && args.policy.numa_local && args.core.keep_local && args.policy.partial);
+        assert!(
+            args.core.kernel_idle && args.policy.numa_local && args.core.keep_local && args.policy.partial
+        );
         assert_eq!((args.max_turn_ms, args.core.late_ms, args.core.dump_len), (500, 40, 65_536));
         for wrong in [
             "--stall-timeout-ms 999",
