@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
-const NAME: &str = "packaged-fifo";
+const NAME: &str = "packaged_fifo";
 
 struct Fifo(Arc<AtomicU64>);
 
