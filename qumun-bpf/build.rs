@@ -29,6 +29,8 @@ fn main() {
     let run = Command::new(&clang)
         // -g: the loader relocates by BTF. v3: 32-bit subregisters and fetching atomics (5.12).
         .args(["-target", if little { "bpfel" } else { "bpfeb" }, "-mcpu=v3", "-O2", "-g", "-std=gnu11"])
+        // No path of this machine in what a package carries: the same source gives the same object anywhere.
+        .arg("-fdebug-compilation-dir=.")
         .args(["-Wall", "-Wextra", "-Werror", "-Wno-unused-function", "-Wno-unused-parameter"])
         .args(["-Wno-sign-compare", "-c", "bpf/core.bpf.c", "-o"])
         .arg(&out)

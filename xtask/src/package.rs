@@ -6,7 +6,7 @@
 
 use crate::PackageArgs;
 use crate::guest::{self, GuestSpec};
-use crate::initramfs::{release_dir, workspace_root};
+use crate::initramfs::workspace_root;
 use crate::kernel::{self, Cache};
 use crate::lab;
 use crate::toolchain::out_dir;
@@ -79,12 +79,11 @@ fn with_members(manifest: &str, members: &str) -> Option<String> {
 fn compile_core(root: &Path, stage: &Path) -> Result<()> {
     say("compiling the core for the package");
     let mut build = cargo(stage);
-    // `check` runs build scripts too, which is all that is needed; in the workspace's own target folder, so that
-    // libbpf is not built once more for this.
-    let target = release_dir()?.with_file_name("");
+    // `check` runs build scripts too, which is all that is needed. In a target folder of its own: cargo takes the
+    // copy's crates for the workspace's, and would leave the copy's object where theirs belongs.
     // Messages in JSON tell the build script's OUT_DIR; a stable place for it there is not.
     build.args(["check", "--quiet", "-p", CRATES[0], "--message-format", "json"]);
-    let messages = capture(build.env("CARGO_TARGET_DIR", target))?;
+    let messages = capture(build.env("CARGO_TARGET_DIR", stage.with_file_name("core")))?;
     let out = out_dir(&messages, CRATES[0])
         .ok_or_else(|| error("cargo did not tell the OUT_DIR of qumun-bpf's build script"))?;
     let to = stage.join(CRATES[0]).join(OBJECT);

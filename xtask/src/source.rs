@@ -136,10 +136,19 @@ fn configure(tree: &Path) -> Result<()> {
     }
 }
 
-/// The settings of the fragment that the configuration does not have.
+/// The settings of the fragment that the configuration does not have. What is to be off may be missing from it.
 fn dropped<'a>(fragment: &'a str, config: &str) -> Vec<&'a str> {
     let set: Vec<&str> = config.lines().collect();
-    fragment.lines().filter(|line| line.starts_with("CONFIG_") && !set.contains(line)).collect()
+    let is_lost = |line: &&str| match off(line) {
+        Some(name) => set.iter().any(|l| l.strip_prefix(name).is_some_and(|rest| rest.starts_with('='))),
+        None => line.starts_with("CONFIG_") && !set.contains(line),
+    };
+    fragment.lines().filter(is_lost).collect()
+}
+
+/// The option that a line switches off, as kconfig writes it.
+fn off(line: &str) -> Option<&str> {
+    line.strip_prefix("# ")?.strip_suffix(" is not set").filter(|name| name.starts_with("CONFIG_"))
 }
 
 fn build(tree: &Path, version: &str) -> Result<()> {
@@ -222,6 +231,9 @@ mod tests {
             dropped(fragment, "CONFIG_A=y\n# CONFIG_B is not set\nCONFIG_N=40\n"),
             ["CONFIG_B=y", "CONFIG_N=4"]
         );
+        let fragment = "# CONFIG_T is not set\n";
+        assert!(dropped(fragment, "CONFIG_TT=y\n").is_empty() && dropped(fragment, fragment).is_empty());
+        assert_eq!(dropped(fragment, "CONFIG_T=y\n"), ["# CONFIG_T is not set"]);
     }
 
     #[test]
