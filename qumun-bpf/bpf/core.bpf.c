@@ -279,6 +279,8 @@ OPS2(void, stopping, struct task_struct *, p, bool, runnable)
 	count()->running = 0;
 	if (p->pid == view.agent_pid) {
 		core.agent_cpu = -1;
+		/* What it is owed counts from the end of its turn: a turn ends at a tick, later than its slice. */
+		core.agent_ran_at = now;
 		return;
 	}
 	t = task_ctx(p);

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
+use libbpf_rs::ReferencesType;
 use libbpf_rs::btf::{Btf, types};
 
 use crate::{Error, ErrorKind, Result};
@@ -19,6 +20,8 @@ pub struct Features {
     /// Sched_ext tasks have a reserve of CPU time (`ext_server` in `struct rq`): tasks of the fair class
     /// cannot starve them.
     pub ext_server: bool,
+    /// What is wrong with the type information itself, if anything is.
+    pub broken: Option<&'static str>,
 }
 
 /// One thing that kernels do in several ways, or not at all.
@@ -80,6 +83,21 @@ const OPERATIONS: [(&str, &str); 6] = [
     ("sub_attach", "schedulers below cgroups"),
 ];
 
+pub(crate) const BROKEN: &str = "this kernel's type information is broken: scx_bpf_create_dsq shows an argument that \
+    is the verifier's, and scx_bpf_create_dsq_impl is missing. No sched_ext scheduler with a queue of its own can be \
+    loaded; take another release of this kernel";
+
+/// Some builds of 7.1 (Debian's 7.1.13) show the verifier's own argument of a few kernel functions to everybody
+/// and lack the second description of these functions, under which the verifier looks them up. It then refuses
+/// every program that calls one.
+pub(crate) fn is_broken(btf: &Btf<'_>) -> bool {
+    let arguments = |name: &str| {
+        let function = btf.type_by_name::<types::Func<'_>>(name)?;
+        types::FuncProto::try_from(function.referenced_type()).ok().map(|proto| proto.len())
+    };
+    arguments("scx_bpf_create_dsq") == Some(3) && arguments("scx_bpf_create_dsq_impl").is_none()
+}
+
 impl Features {
     /// Reads type information: `/sys/kernel/btf/vmlinux`, or another file in the same format.
     ///
@@ -107,6 +125,7 @@ impl Features {
             functions,
             flags: flags(&btf),
             ext_server: members("rq").contains("ext_server"),
+            broken: is_broken(&btf).then_some(BROKEN),
         })
     }
 

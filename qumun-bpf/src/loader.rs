@@ -21,7 +21,7 @@ use crate::wire::{
     AgentPage, Config, Counters, EVENT_AFFINITY, EVENT_CGROUP, EVENT_CGROUP_WEIGHT, EVENT_WEIGHT, Exit, LEGS,
     Legs, View,
 };
-use crate::{Error, ErrorKind, Result, wire};
+use crate::{Error, ErrorKind, Result, features, wire};
 
 /// The compiled core.
 const OBJECT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/core.bpf.o"));
@@ -208,6 +208,9 @@ impl Kernel {
         let btf = Btf::from_vmlinux().map_err(|e| {
             Error::new(ErrorKind::NoBtf, "cannot read the kernel's type information").because(e)
         })?;
+        if features::is_broken(&btf) {
+            return Err(Error::new(ErrorKind::NoBtf, features::BROKEN));
+        }
         let members = btf
             .type_by_name::<types::Struct<'_>>("sched_ext_ops")
             .map(|s| s.iter().filter_map(|m| Some(m.name?.to_string_lossy().into_owned())).collect())

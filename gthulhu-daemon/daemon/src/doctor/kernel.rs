@@ -91,6 +91,8 @@ fn btf(system: &System, report: &mut Report) {
             "/sys/kernel/btf/vmlinux cannot be read as type information",
             "look at its permissions; the kernel's build may be broken (pahole 1.26 or newer is needed)",
         );
+    } else if let Some(broken) = system.features.as_ref().and_then(|features| features.broken) {
+        report.error("btf", broken, "boot another release of this kernel");
     } else {
         report.ok("btf", "type information is there");
     }

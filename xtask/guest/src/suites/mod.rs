@@ -81,6 +81,16 @@ const ALL_PLUGINS: [&str; 3] = ["gthulhu", "simple", "simple-fifo"];
 /// The one for drills.
 const PLUGIN: &str = PLUGINS[0];
 
+/// Why no scheduler at all can be loaded on this kernel, if that is so; by the kernel's fault, not ours.
+pub fn useless_kernel() -> Option<String> {
+    let doctor = std::process::Command::new(sched::daemon_program()).args(["doctor", "--json"]).output().ok()?;
+    let said: Value = serde_json::from_slice(&doctor.stdout).ok()?;
+    let findings = said["findings"].as_array()?;
+    let broken = findings.iter().find(|f| f["id"] == "btf" && f["severity"] == "error")?;
+    let text = broken["text"].as_str()?;
+    text.contains("type information is broken").then(|| text.to_owned())
+}
+
 /// Runs one suite. What it cannot go on without is a failed check too.
 pub fn run(suite: Suite, secs: Option<u64>, checks: &mut Checks) {
     let secs = |default| Duration::from_secs(secs.unwrap_or(default));
