@@ -33,9 +33,8 @@ pub(super) fn run(checks: &mut Checks, time: Duration) -> Result<()> {
         let waits = wakes.figures(GRACE)?;
         let after = Reclaim::read()?;
         let text = format!(
-            "{} times short of memory, {} kB free at least; kswapd ran {} times ({} ms), direct reclaim {} times, \
+            "{} kB free at least; kswapd ran {} times ({} ms), direct reclaim {} times, \
              {} objects scanned, kcompactd {} ms; a sleeper was {} ms late at most",
-            figures["rounds"],
             figures["least_free_kb"],
             after.kswapd - before.kswapd,
             after.kswapd_ms - before.kswapd_ms,
