@@ -210,6 +210,13 @@ pub fn set_affinity(tid: i32, mask: u64) -> io::Result<()> {
     }
 }
 
+/// Memory that nobody uses, in KiB; 0 where the kernel does not tell.
+pub fn free_kb() -> u64 {
+    let text = fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let line = text.lines().find_map(|line| line.strip_prefix("MemFree:"));
+    line.and_then(|rest| rest.split_whitespace().next()?.parse().ok()).unwrap_or(0)
+}
+
 /// Memory that is there, every page of it, until dropped.
 #[derive(Debug)]
 pub struct Taken {

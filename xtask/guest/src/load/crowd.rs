@@ -11,11 +11,10 @@ use std::time::Duration;
 /// Enough for a sleep and a loop; the kernel's own stack for each thread is as large.
 const STACK: usize = 16 << 10;
 /// Of all threads together, so that a crowd of any size is the same work.
-const WAKEUPS_PER_SECOND: u64 = 2_000;
-/// A thread that has been told to stop sleeps at most this much longer.
-const NAP: Duration = Duration::from_millis(500);
+const WAKEUPS_PER_SECOND: u64 = 1_000;
 
-/// `sleepers` threads with random wakeups and `runners` that compute, for `time` after the last of them was made.
+/// `sleepers` threads with random wakeups and `runners` that compute, for `time` after the last of them was made, and
+/// until the last sleeper has woken up.
 ///
 /// # Errors
 /// When a thread cannot be made.
@@ -64,12 +63,8 @@ fn sleep_and_wake(mean_ns: u64, seed: u64, stop: &AtomicBool, wakeups: &AtomicU6
     let mut random = Random::new(seed);
     while !stop.load(Ordering::Relaxed) {
         let mark = sys::now_ns() + random.below(2 * mean_ns);
-        // In naps, so that the end does not take as long as the longest sleep.
-        while !stop.load(Ordering::Relaxed) && sys::now_ns() < mark {
-            let next = mark.min(sys::now_ns() + NAP.as_nanos() as u64);
-            sys::sleep_until(next);
-            worst.fetch_max(sys::now_ns().saturating_sub(next), Ordering::Relaxed);
-            wakeups.fetch_add(1, Ordering::Relaxed);
-        }
+        sys::sleep_until(mark);
+        worst.fetch_max(sys::now_ns() - mark, Ordering::Relaxed);
+        wakeups.fetch_add(1, Ordering::Relaxed);
     }
 }

@@ -6,7 +6,7 @@ use std::fs;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-const CHUNK: usize = 4 << 20;
+const CHUNK: usize = 1 << 20;
 const HOLD: Duration = Duration::from_millis(50);
 
 /// Two processes for `time`: one takes memory until little is free, holds it for a moment and gives half of it
@@ -37,11 +37,11 @@ fn take_and_give(rounds: &AtomicU64, least: &AtomicU64) {
     let mut taken = Vec::new();
     let floor_kb = watermark_kb();
     loop {
-        let mut free_kb = number("/proc/meminfo", "MemFree:");
+        let mut free_kb = sys::free_kb();
         while free_kb > floor_kb {
             let Some(chunk) = sys::Taken::new(CHUNK) else { break };
             taken.push(chunk);
-            free_kb = number("/proc/meminfo", "MemFree:");
+            free_kb = sys::free_kb();
             least.fetch_min(free_kb, Ordering::Relaxed);
         }
         least.fetch_min(free_kb, Ordering::Relaxed);
@@ -63,11 +63,4 @@ fn name_what_is_not(names: &AtomicU64) {
         let number = names.fetch_add(1, Ordering::Relaxed);
         let _ = fs::metadata(format!("/sys/kernel/nobody-{number}"));
     }
-}
-
-/// A number of a file of lines `NAME NUMBER …`.
-fn number(path: &str, name: &str) -> u64 {
-    let text = fs::read_to_string(path).unwrap_or_default();
-    let line = text.lines().find_map(|line| line.strip_prefix(name));
-    line.and_then(|rest| rest.split_whitespace().next()?.parse().ok()).unwrap_or(0)
 }

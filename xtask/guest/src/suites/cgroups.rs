@@ -106,7 +106,8 @@ impl Churn {
             }
             3 if self.has_cpuset => {
                 let cpu = self.random.below(self.cpus + 1);
-                let cpus = if cpu == self.cpus { String::from("\n") } else { cpu.to_string() };
+                // All of them in turn, not none: a group with tasks may not lose its last CPU.
+                let cpus = if cpu == self.cpus { format!("0-{}", cpu - 1) } else { cpu.to_string() };
                 fs::write(group.join("cpuset.cpus"), cpus).cannot("bind a cgroup to CPUs")?;
                 self.bound += 1;
             }

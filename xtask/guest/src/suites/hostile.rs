@@ -1,5 +1,6 @@
 //! An agent that lies, and then breaks the ring itself: nothing may stall, and nothing be lost.
 
+use super::scene::own_gap;
 use super::{a_task_runs, balanced, enable_seq};
 use crate::check::{Checks, ensure};
 use crate::drill::{Pressure, ms};
@@ -10,11 +11,14 @@ use serde_json::Value;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-/// With four hogs and the hammer a beat waits behind some ten busy tasks several times over; a stall
-/// would be the kernel's watchdog, which is at 5 s.
-const STALL_NS: u64 = 2_000_000_000;
+/// With two hogs for each CPU, the hammer and an agent that is late all the time a beat waits behind some ten busy
+/// tasks several times over. 1.2 s and 1.6 s were seen where the host ran the guest at a fifth of its speed.
+const STALL_NS: u64 = 1_000_000_000;
+/// Where the machine is that slow: as many times what the kernel's own scheduler shows with hogs alone.
+const MAX_RATIO: u64 = 4;
 
 pub(super) fn run(checks: &mut Checks, time: Duration) -> Result<()> {
+    let own = own_gap()?;
     let before = enable_seq()?;
     let secs = time.as_secs().to_string();
     let mut liar = Command::new("/bin/hostile");
@@ -32,6 +36,7 @@ pub(super) fn run(checks: &mut Checks, time: Duration) -> Result<()> {
     let said = liar.wait_with_output().cannot("wait for /bin/hostile")?;
     let (out, err) = (String::from_utf8_lossy(&said.stdout), String::from_utf8_lossy(&said.stderr));
     let gap = pressure.beat.longest_gap(start)?;
+    let noise = pressure.noise.worst();
     drop(hammer);
     drop(pressure);
     let phases: Vec<Value> = out.lines().filter_map(|l| serde_json::from_str(l).ok()).collect();
@@ -89,8 +94,15 @@ pub(super) fn run(checks: &mut Checks, time: Duration) -> Result<()> {
         Ok(format!("{} decisions of the next agent applied", now - then))
     });
     checks.check("hostile.beat", || {
-        let text = format!("longest gap {} ms (limit {})", ms(gap), ms(STALL_NS));
-        if gap <= STALL_NS { Ok(text) } else { Err(text) }
+        let limit = STALL_NS.max(MAX_RATIO * own) + noise;
+        let text = format!(
+            "longest gap {} ms (limit {}; EEVDF with hogs {} ms, the host kept a CPU away for {} ms)",
+            ms(gap),
+            ms(limit),
+            ms(own),
+            ms(noise)
+        );
+        if gap <= limit { Ok(text) } else { Err(text) }
     });
     checks.check("hostile.end", || {
         ensure(said.status.success(), || format!("{}: {err}", said.status))?;

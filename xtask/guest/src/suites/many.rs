@@ -9,13 +9,13 @@ use crate::{Result, sys};
 use std::time::Duration;
 
 const TASKS: u64 = 10_000;
-const RUNNERS: u64 = 4;
+const RUNNERS: u64 = 2;
 /// Until all threads are there, on an emulated machine.
 const MAKE_LIMIT: Duration = Duration::from_secs(60);
-const LOAD_LIMIT: Duration = Duration::from_secs(30);
+const LOAD_LIMIT: Duration = Duration::from_secs(60);
 /// 10,000 threads that end take their time whoever schedules them.
 const END_LIMIT: Duration = Duration::from_secs(30);
-/// Two runners for each CPU and 2,000 wakeups a second: as for the other drills, and the kernel walks all tasks.
+/// A runner for each CPU and 1,000 wakeups a second: as for the other drills, and the kernel walks all tasks.
 const GAP: Duration = Duration::from_millis(800);
 
 pub(super) fn run(checks: &mut Checks, time: Duration) -> Result<()> {
@@ -56,19 +56,22 @@ pub(super) fn run(checks: &mut Checks, time: Duration) -> Result<()> {
             grew("/transitions/left")?,
             threads()
         );
-        ensure(threads() > TASKS && decided > 1000, || format!("too little happened: {text}"))?;
+        ensure(threads() > TASKS && decided > 300, || format!("too little happened: {text}"))?;
         Ok(text)
     });
     checks.check("many.beat_busy", || scene.pulse.verdict(GAP));
+    let mut end = Duration::ZERO;
     checks.check("many.exits", || {
         let start = sys::now_ns();
         let pid = crowd.pid();
         drop(crowd);
         let took = Duration::from_nanos(sys::now_ns() - start);
+        end = took;
         ensure(took < END_LIMIT && !sys::is_alive(pid), || format!("threads still there after {took:?}"))?;
         scene.healthy()?;
         Ok(format!("{TASKS} threads gone after {} ms", took.as_millis()))
     });
-    scene.end(checks, GAP);
+    // A signal wakes them all at once, and each needs a CPU to end: a beat may have to wait for all of them.
+    scene.end(checks, GAP + end);
     Ok(())
 }

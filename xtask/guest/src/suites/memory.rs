@@ -8,10 +8,15 @@ use std::fs;
 use std::time::Duration;
 
 const GRACE: Duration = Duration::from_secs(30);
+/// Enough for processes to start.
+const LEFT_KB: u64 = 20 << 10;
 const LOOK: Duration = Duration::from_millis(500);
 
 pub(super) fn run(checks: &mut Checks, time: Duration) -> Result<()> {
     let scene = Scene::start("memory", &[])?;
+    // Not this process, which holds most of the memory, if anybody must be killed for it.
+    fs::write("/proc/self/oom_score_adj", "-1000").cannot("protect this process from the OOM killer")?;
+    let ballast = ballast();
     checks.check("memory.reclaim", || {
         let before = Reclaim::read()?;
         let secs = time.as_secs_f64().to_string();
@@ -28,9 +33,8 @@ pub(super) fn run(checks: &mut Checks, time: Duration) -> Result<()> {
         let waits = wakes.figures(GRACE)?;
         let after = Reclaim::read()?;
         let text = format!(
-            "{} times short of memory, {} kB free at least; kswapd ran {} times ({} ms), direct reclaim {} times, \
+            "{} kB free at least; kswapd ran {} times ({} ms), direct reclaim {} times, \
              {} objects scanned, kcompactd {} ms; a sleeper was {} ms late at most",
-            figures["rounds"],
             figures["least_free_kb"],
             after.kswapd - before.kswapd,
             after.kswapd_ms - before.kswapd_ms,
@@ -42,8 +46,19 @@ pub(super) fn run(checks: &mut Checks, time: Duration) -> Result<()> {
         let is_short = after.kswapd > before.kswapd && after.scanned > before.scanned;
         if is_short { Ok(text) } else { Err(format!("memory was not short: {text}")) }
     });
+    drop(ballast);
     scene.end(checks, GAP);
     Ok(())
+}
+
+/// All memory but a little: the load need not take it, which is slow where every page is written by an emulator.
+fn ballast() -> Vec<sys::Taken> {
+    let mut taken = Vec::new();
+    while sys::free_kb() > LEFT_KB {
+        let Some(more) = sys::Taken::new(1 << 20) else { break };
+        taken.push(more);
+    }
+    taken
 }
 
 /// What the kernel did about it since boot.

@@ -23,7 +23,7 @@ const LINE_NS: u64 = 60 * NS;
 const WARM_UP_NS: u64 = 30 * NS;
 /// Pages come and go a little: lines of a log, a client that asks.
 const RSS_SLACK_KB: u64 = 1024;
-/// The loads are ten busy tasks for two CPUs and hackbench, and an agent may die and be late at the same time.
+/// The loads are six busy tasks for two CPUs and hackbench, and an agent may die and be late at the same time.
 const GAP: Duration = Duration::from_millis(1500);
 
 pub(super) fn run(checks: &mut Checks, time: Duration) -> Result<()> {
@@ -70,9 +70,9 @@ impl Soak {
     fn run(&mut self, daemon: &Daemon, seq: u64, pulse: &mut Pulse, time: Duration) -> Result<()> {
         let secs = (time.as_secs() + 60).to_string();
         let _loads = [
-            Background::load(&["hogs", "4", "--secs", &secs])?,
-            Background::load(&["affinity", "--tasks", "4", "--secs", &secs])?,
-            Background::load(&["race", "--secs", &secs, "sleepers:6:work_us=200:sleep_us=3000"])?,
+            Background::load(&["hogs", "2", "--secs", &secs])?,
+            Background::load(&["affinity", "--tasks", "2", "--secs", &secs])?,
+            Background::load(&["race", "--secs", &secs, "sleepers:4:work_us=100:sleep_us=5000"])?,
         ];
         let mut churn = Churn::new()?;
         let mut random = Random::new(11);
