@@ -194,35 +194,33 @@ OPS2(void, enqueue, struct task_struct *, p, u64, flags)
 OPS2(void, dispatch, s32, cpu, struct task_struct *, prev)
 {
 	struct cpu_ctx *cc = cpu_ctx(cpu);
-	struct turn turn = { .cpu = cpu, .now = now_ns() };
+	u64 now = now_ns();
 	bool prev_is_agent = prev && prev->pid == view.agent_pid;
-	bool degraded = latch_check(turn.now);
+	bool degraded = latch_check(now);
 
 	if (!degraded) {
-		turn.local_free = !READ_ONCE(cc->pinned) && !READ_ONCE(cc->placed) && !READ_ONCE(core.shared) &&
+		bool was_free = !READ_ONCE(cc->pinned) && !READ_ONCE(cc->placed) && !READ_ONCE(core.shared) &&
 				  scx_bpf_dsq_nr_queued(DSQ_CORE) <= 0;
-		bool was_free = turn.local_free;
 
-		take_decisions(&turn);
-		if (was_free && !turn.local_free)
+		if (!take_decisions(cpu, now, was_free) && was_free)
 			return;
 	}
-	if (rescue(cpu, turn.now))
+	if (rescue(cpu, now))
 		return;
 	if (prev_is_agent) {
 		/* Others first, so that the agent never has a CPU twice in a row while work waits there. */
-		if (take_work(cpu, turn.now, degraded))
+		if (take_work(cpu, now, degraded))
 			return;
 		if (!degraded && (prev->scx.flags & SCX_TASK_QUEUED) && events_pending())
 			set_slice(prev, AGENT_SLICE_NS);
 		return;
 	}
-	if (core.agent_queued && agent_wanted(turn.now, degraded) && dsq_to_local(DSQ_AGENT)) {
+	if (core.agent_queued && agent_wanted(now, degraded) && dsq_to_local(DSQ_AGENT)) {
 		/* An earlier agent may still be among them. */
 		core.agent_queued = scx_bpf_dsq_nr_queued(DSQ_AGENT) > 0;
 		return;
 	}
-	if (take_work(cpu, turn.now, degraded))
+	if (take_work(cpu, now, degraded))
 		return;
 	if (prev && (prev->scx.flags & SCX_TASK_QUEUED)) {
 		count()->kept++;

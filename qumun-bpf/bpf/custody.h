@@ -268,10 +268,14 @@ static long take_record(struct bpf_dynptr *record, struct drain *drain)
  * parked stay in the batch and go first the next time: the insert they wait for is a few hundred
  * instructions away on another CPU. Each round needs a new iterator, because an iterator does not
  * see what is inserted after it was made.
+ *
+ * Returns whether the local queue is still empty. Global, so that the verifier checks it once and not for each
+ * way through dispatch.
  */
-static __always_inline void take_decisions(struct turn *turn)
+__noinline int take_decisions(s32 in_cpu, u64 now, int local_free)
 {
-	u32 me = (u32)turn->cpu & (QM_MAX_CPUS - 1);
+	struct turn on_stack = { .cpu = in_cpu, .now = now, .local_free = local_free }, *turn = &on_stack;
+	u32 me = (u32)in_cpu & (QM_MAX_CPUS - 1);
 	struct cpu_ctx *cc = &cpus[me];
 	struct batch *batch = &batches[me];
 	struct drain drain = { .cpu = me, .n = cc->kept };
@@ -288,7 +292,7 @@ static __always_inline void take_decisions(struct turn *turn)
 	if (n == 0) {
 		if (got >= 0 && core.decisions_left)
 			WRITE_ONCE(core.decisions_left, 0);
-		return;
+		return local_free;
 	}
 	if (got >= 0 && core.decisions_left != (drain.n >= BATCH || drain.seen >= SEEN_MAX))
 		WRITE_ONCE(core.decisions_left, !core.decisions_left);
@@ -315,5 +319,6 @@ static __always_inline void take_decisions(struct turn *turn)
 		count()->retried += cc->kept;
 		WRITE_ONCE(cc->batch, READ_ONCE(cc->kept));
 	}
+	return turn->local_free;
 }
 #endif

@@ -120,4 +120,12 @@ fn memory(system: &System, report: &mut Report) {
     if thp.contains("[always]") {
         report.ok("huge pages", "always: the agent opts out, khugepaged would hold its memory map");
     }
+    // Locked pages stay in memory, but compaction may move them, and who touches one meanwhile faults and waits.
+    if system.read("proc/sys/vm/compact_unevictable_allowed").is_some_and(|text| text.trim() == "1") {
+        report.warn(
+            "compaction",
+            "the kernel may move the agent's locked pages: a page fault on its thread when memory is compacted",
+            "sysctl vm.compact_unevictable_allowed=0",
+        );
+    }
 }

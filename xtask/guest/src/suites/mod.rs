@@ -83,7 +83,8 @@ const PLUGIN: &str = PLUGINS[0];
 
 /// Why no scheduler at all can be loaded on this kernel, if that is so; by the kernel's fault, not ours.
 pub fn useless_kernel() -> Option<String> {
-    let doctor = std::process::Command::new(sched::daemon_program()).args(["doctor", "--json"]).output().ok()?;
+    let doctor =
+        std::process::Command::new(sched::daemon_program()).args(["doctor", "--json"]).output().ok()?;
     let said: Value = serde_json::from_slice(&doctor.stdout).ok()?;
     let findings = said["findings"].as_array()?;
     let broken = findings.iter().find(|f| f["id"] == "btf" && f["severity"] == "error")?;

@@ -140,7 +140,7 @@ impl Soak {
         let outstanding = count("ev_sent")?.abs_diff(ended);
         ensure(outstanding < 200, || format!("{outstanding} events outstanding: {}", status["counters"]))?;
         self.most_outstanding = self.most_outstanding.max(outstanding);
-        if let Some(running) = status.pointer("/counters/nr_running").and_then(Value::as_i64) {
+        if let Some(running) = status.pointer("/statistics/nr_running").and_then(Value::as_i64) {
             let cpus = std::thread::available_parallelism().map_or(1, usize::from) as i64;
             ensure((0..=cpus).contains(&running), || format!("{running} tasks running on {cpus} CPUs"))?;
         }
