@@ -103,7 +103,7 @@ impl<T: Default> Context<'_, T> {
     }
 
     /// An idle CPU for a task that ran on `prev` last and may run on `allowed`: one that shares as much cache as
-    /// possible, by the chart of [`select`](crate::select). It is given away: within a batch no other task gets it. For a
+    /// possible, by the chart of [`Selector`](crate::Selector). It is given away: within a batch no other task gets it. For a
     /// busy machine the answer is [`Pick::Busy`], and [`Queued::anywhere`] the decision.
     pub fn pick(&mut self, prev: Cpu, allowed: &Affinity) -> Pick {
         self.placement.pick(prev, allowed)
