@@ -137,6 +137,12 @@ impl Agent {
         }
     }
 
+    /// Whether this process could write what only the core should: for tests.
+    #[doc(hidden)]
+    pub fn view_is_writable(&self) -> bool {
+        Shared::<View>::new(self.fds.view.as_fd(), true, "the core's view").is_ok()
+    }
+
     /// Tells the core that everything older than `epoch` has been thrown away.
     pub fn acknowledge(&mut self, epoch: u64) {
         self.agreement.acknowledge(&AgreementWords { view: &self.view, page: &self.page }, epoch);

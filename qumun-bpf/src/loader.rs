@@ -5,12 +5,12 @@
 //! their several spellings are weak symbols in the core, so nothing has to be chosen here by version.
 
 use std::collections::BTreeSet;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
 use std::sync::Mutex;
 
 use libbpf_rs::btf::{Btf, types};
-use libbpf_rs::{Link, MapCore, Object, ObjectBuilder, OpenObject, PrintLevel};
+use libbpf_rs::{AsRawLibbpf, Link, MapCore, Object, ObjectBuilder, OpenObject, PrintLevel};
 
 use crate::agent::{self, AgentFds};
 use crate::map::{Mapping, Shared, page_size, read_words};
@@ -144,6 +144,7 @@ pub fn load(options: &Options) -> Result<Loaded> {
         .because(e)
     })?;
     drop(collected);
+    freeze(&object, "qm_view")?;
     let maps = Maps::map(&object)?;
     Ok(Loaded { object, maps, probe, watches_switch: kernel.deprecates_cpu_release() })
 }
@@ -304,6 +305,31 @@ fn prepare(open: &mut OpenObject, options: &Options, config: &Config, kernel: &K
         }
     }
     Ok(())
+}
+
+/// From now on only the core writes this map. The agent gets a descriptor of it, which would otherwise allow
+/// more than the mapping that it makes of it. (A descriptor for reading only cannot be mapped: see
+/// tests/map_rights.rs.) libbpf's own mapping is made anew, because a map that is mapped for writing cannot be frozen.
+fn freeze(object: &Object, suffix: &str) -> Result<()> {
+    let map = object.maps().find(|m| m.name().to_string_lossy().ends_with(suffix));
+    let map = map.ok_or_else(|| incomplete(&format!("map {suffix}")))?;
+    let mut size = 0;
+    // SAFETY: a map of a loaded object, and a valid place for the size.
+    let at = unsafe { libbpf_sys::bpf_map__initial_value(map.as_libbpf_object().as_ptr(), &raw mut size) };
+    if !at.is_null() {
+        let len = (size as usize).next_multiple_of(page_size());
+        let (flags, fd) = (libc::MAP_SHARED | libc::MAP_FIXED, map.as_fd().as_raw_fd());
+        // SAFETY: in the place, and of the length, of libbpf's mapping of the same map; nothing here refers to it.
+        let new = unsafe { libc::mmap(at, len, libc::PROT_READ, flags, fd, 0) };
+        if new != at {
+            return Err(Error::system(format!("cannot map {suffix} for reading")));
+        }
+    }
+    // SAFETY: an open descriptor.
+    match unsafe { libbpf_sys::bpf_map_freeze(map.as_fd().as_raw_fd()) } {
+        0 => Ok(()),
+        _ => Err(Error::system(format!("cannot freeze {suffix}"))),
+    }
 }
 
 fn incomplete(what: &str) -> Error {

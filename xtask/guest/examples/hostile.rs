@@ -103,6 +103,9 @@ fn ask(link: &mut Link) -> qumun::Result<()> {
     let wrong = |what: &str| Err(qumun::Error::new(qumun::ErrorKind::Other, what.to_owned()));
     let me = std::process::id() as i32;
     let agent = link.raw();
+    if agent.view_is_writable() {
+        return wrong("the core's view can be written by an agent");
+    }
     for cpu in [-1, 77, i32::MAX, i32::MIN] {
         if agent.preempt(cpu).is_ok() {
             return wrong("qumun_preempt took a CPU that is none");
