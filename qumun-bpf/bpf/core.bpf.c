@@ -102,7 +102,22 @@ OPS3(s32, pick_cpu, struct task_struct *, p, s32, prev_cpu, u64, wake_flags)
 
 static __always_inline void enqueue_core(struct task_struct *p, struct task_ctx *t, s32 cpu, u64 flags, u64 now)
 {
+	s32 near;
+
 	t->placed_at = now;
+	/* To an idle CPU, where its cache is warm or near it. The kernel wakes that CPU; the queue for all would be
+	 * served by whoever looks first. */
+	if (cpu_is_idle(cpu) && cpu_usable(cpu)) {
+		dsq_insert(p, SCX_DSQ_LOCAL, own_slice(t), flags);
+		return;
+	}
+	if (any_idle()) {
+		near = claim_near(p, cpu);
+		if (near >= 0 && cpu_usable(near)) {
+			dsq_insert(p, SCX_DSQ_LOCAL_ON | near, own_slice(t), flags);
+			return;
+		}
+	}
 	dsq_insert_vtime(p, DSQ_CORE, own_slice(t), settle_vtime(t), flags);
 	kick_for(p, cpu);
 }

@@ -69,6 +69,15 @@ extern void scx_bpf_dsq_move_set_vtime(struct bpf_iter_scx_dsq *it__iter, u64 vt
 extern void scx_bpf_dispatch_from_dsq_set_vtime(struct bpf_iter_scx_dsq *it__iter, u64 vtime) KFUNC;
 extern bool scx_bpf_task_set_slice(struct task_struct *p, u64 slice) KFUNC;
 extern s32 scx_bpf_select_cpu_dfl(struct task_struct *p, s32 prev_cpu, u64 wake_flags, bool *is_idle) KFUNC;
+struct scx_bpf_select_cpu_and_args {
+	s32 prev_cpu;
+	u64 wake_flags;
+	u64 flags;
+} CORE;
+extern s32 __scx_bpf_select_cpu_and(struct task_struct *p, const struct cpumask *cpus_allowed,
+				    struct scx_bpf_select_cpu_and_args *args) KFUNC;
+extern s32 scx_bpf_select_cpu_and(struct task_struct *p, s32 prev_cpu, u64 wake_flags,
+				  const struct cpumask *cpus_allowed, u64 flags) KFUNC;
 extern struct cgroup *scx_bpf_task_cgroup(struct task_struct *p) KFUNC;
 extern void bpf_cgroup_release(struct cgroup *cgrp) KFUNC;
 extern void scx_bpf_dump_bstr(char *fmt, unsigned long long *data, u32 data__sz) __ksym;
@@ -140,6 +149,20 @@ static __always_inline bool dsq_move_vtime(struct bpf_iter_scx_dsq *it, struct t
 	scx_bpf_dispatch_from_dsq_set_slice(it, slice);
 	scx_bpf_dispatch_from_dsq_set_vtime(it, vtime);
 	return scx_bpf_dispatch_vtime_from_dsq(it, p, id, 0);
+}
+
+/* Claims an idle CPU for @p, by the kernel's own rule: near @prev. -1 if there is none, or the kernel (before 6.16)
+ * does not let enqueue ask. */
+static __always_inline s32 claim_near(struct task_struct *p, s32 prev)
+{
+	if (HAS(__scx_bpf_select_cpu_and)) {
+		struct scx_bpf_select_cpu_and_args args = { .prev_cpu = prev };
+
+		return __scx_bpf_select_cpu_and(p, p->cpus_ptr, &args);
+	}
+	if (HAS(scx_bpf_select_cpu_and))
+		return scx_bpf_select_cpu_and(p, prev, 0, p->cpus_ptr, 0);
+	return -1;
 }
 
 static __always_inline void set_slice(struct task_struct *p, u64 slice)

@@ -396,6 +396,12 @@ pub fn join_ext() -> Result<()> {
     Ok(())
 }
 
+/// The CPU on which the calling thread is; no system call on most machines.
+pub fn current_cpu() -> Option<u32> {
+    // SAFETY: no arguments.
+    u32::try_from(unsafe { libc::sched_getcpu() }).ok()
+}
+
 /// Gives the CPU away once.
 pub fn yield_now() {
     // SAFETY: no arguments, cannot fail on Linux.

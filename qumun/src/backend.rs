@@ -37,6 +37,11 @@ pub trait Backend {
         None
     }
 
+    /// The CPU that the agent itself is on, and will give away at the end of this turn; `None` if it takes none.
+    fn here(&self) -> Option<Cpu> {
+        None
+    }
+
     /// Claims idle CPUs for a batch of tasks, as the core sees them at this moment: the second way beside
     /// the [view](Self::idle), dearer (a system call) and exact. Returns how many were claimed.
     fn claim(&mut self, asks: &mut [Ask]) -> usize {

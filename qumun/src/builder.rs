@@ -67,7 +67,7 @@ pub fn builder(name: impl Into<String>) -> Builder {
         core: CoreOptions::default(),
         agent_cpus: Vec::new(),
         topology: None,
-        reach: Reach::Machine,
+        reach: Reach::Cache,
     }
 }
 
@@ -141,10 +141,15 @@ impl Builder {
         self
     }
 
-    /// Never picks an idle CPU of another NUMA node than the task ran on last ([`Reach::Node`]); off unless told.
-    pub fn numa_local(mut self, on: bool) -> Self {
-        self.reach = if on { Reach::Node } else { Reach::Machine };
+    /// How far [`Context::pick`](crate::Context::pick) sends a task; [`Reach::Cache`] unless told.
+    pub fn reach(mut self, reach: Reach) -> Self {
+        self.reach = reach;
         self
+    }
+
+    /// Never picks an idle CPU of another NUMA node than the task ran on last: [`Reach::Node`].
+    pub fn numa_local(self, on: bool) -> Self {
+        self.reach(if on { Reach::Node } else { Reach::Cache })
     }
 
     /// Keeps tasks that may use one CPU only in the kernel's queue of that CPU; off unless told.

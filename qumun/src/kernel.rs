@@ -368,6 +368,10 @@ impl Backend for Link {
         Some(&self.online)
     }
 
+    fn here(&self) -> Option<Cpu> {
+        bpf_agent::current_cpu().map(Cpu)
+    }
+
     fn claim(&mut self, asks: &mut [Ask]) -> usize {
         let mut claimed = 0;
         for some in asks.chunks_mut(wire::SELECT_MAX) {

@@ -25,6 +25,11 @@ impl Placement {
     /// Takes over what the backend sees now.
     pub(crate) fn look(&mut self, backend: &impl Backend) {
         self.free = *backend.idle().cpus();
+        // The agent's own CPU is free as soon as this turn is over: what is sent there follows it at once. Without
+        // it no core is ever wholly idle where the agent is, and tasks would flee from it to another cache.
+        if let Some(here) = backend.here() {
+            self.free.insert(here);
+        }
         if let Some(online) = backend.online()
             && *online != self.online
         {

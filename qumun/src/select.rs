@@ -63,6 +63,11 @@ pub enum Reach {
     /// To any CPU.
     #[default]
     Machine,
+    /// To any CPU, but to one under another level 3 cache only if none under its own is idle. The chart alone
+    /// prefers a whole idle core far away to an idle thread nearby, and on a machine where most cores have
+    /// something to do (one thread each, say) sends tasks to and fro between caches. (Measured with 6
+    /// tasks on 8 CPUs with two caches: 78 % of wakeups in the cache of the last one, EEVDF 100 %.)
+    Cache,
     /// To CPUs of the NUMA node of its previous CPU, where its memory is; rather to none than to another
     /// node. If the task may not run in that node any more, the node of the CPU
     /// [that takes the place](Topology::closest) of the previous one counts. A CPU whose node is not known
@@ -238,12 +243,22 @@ impl Selector {
             _ => allowed,
         };
         if !request.boosted && self.boosted.intersects(idle) {
-            let pick = self.search(prev, &reach, &(*idle - self.boosted));
+            let pick = self.search_near_first(prev, &reach, &(*idle - self.boosted));
             if pick != Pick::Busy {
                 return pick;
             }
         }
-        self.search(prev, &reach, idle)
+        self.search_near_first(prev, &reach, idle)
+    }
+
+    fn search_near_first(&self, prev: Cpu, reach: &CpuSet, idle: &CpuSet) -> Pick {
+        if self.reach == Reach::Cache {
+            let near = self.search(prev, &(*reach & *self.topology.domain(prev, Level::L3)), idle);
+            if near != Pick::Busy {
+                return near;
+            }
+        }
+        self.search(prev, reach, idle)
     }
 
     /// [Picks](Self::pick), and takes the CPU out of the idle ones: for placing a batch.

@@ -150,7 +150,9 @@ pub(crate) fn matrix(args: &MatrixArgs) -> Result<ExitCode> {
     }
     let code = tally.print();
     println!("\n{}", table(&entries.iter().map(|e| e.name).collect::<Vec<_>>(), &rows));
-    let ran = rows.iter().any(|(_, cells)| cells.iter().any(|c| matches!(c, Cell::Ok(_) | Cell::Failed(_))));
+    let ran = rows
+        .iter()
+        .any(|(_, cells)| cells.iter().any(|c| matches!(c, Cell::Ok(_) | Cell::Failed(_) | Cell::Skipped)));
     if !ran {
         return Err(error("no kernel of the matrix is available, so nothing was tested"));
     }
@@ -212,7 +214,7 @@ fn run_entry(
 /// Runs one guest and counts what it says, under the kernel's version and `name`.
 fn run_guest(spec: &GuestSpec, name: &str, argv: &[String], tally: &mut Tally) -> Result<Cell> {
     let label = format!("{} {name}", spec.kernel.version);
-    let (passed, failed) = (tally.passed, tally.failed.len());
+    let (passed, failed, skipped) = (tally.passed, tally.failed.len(), tally.skipped.len());
     let outcome = guest::run(spec, argv, &mut |line| {
         println!("{label} | {line}");
         tally.line(&label, line);
@@ -220,6 +222,13 @@ fn run_guest(spec: &GuestSpec, name: &str, argv: &[String], tally: &mut Tally) -
     let code = report(spec, &outcome);
     if code != 0 && tally.failed.len() == failed {
         tally.failed.push(format!("{label}: ended with status {code}"));
+    } else if code == 0
+        && tally.passed == passed
+        && tally.failed.len() == failed
+        && tally.skipped.len() > skipped
+    {
+        // All of it, for a reason that it gave: the list at the end says so.
+        return Ok(Cell::Skipped);
     } else if code == 0 && tally.passed == passed {
         say(format_args!("{label}: no check passed"));
         tally.failed.push(format!("{label}: printed no `ok` line"));
@@ -233,6 +242,8 @@ fn run_guest(spec: &GuestSpec, name: &str, argv: &[String], tally: &mut Tally) -
 enum Cell {
     Ok(u64),
     Failed(u64),
+    /// Nothing of it can run on this kernel; never counted as passed.
+    Skipped,
     /// The archive has no such kernel.
     NotAvailable,
     /// There should be one, but it could not be fetched or built.
@@ -244,6 +255,7 @@ impl fmt::Display for Cell {
         match self {
             Self::Ok(s) => f.pad(&format!("ok {s} s")),
             Self::Failed(s) => f.pad(&format!("FAILED {s} s")),
+            Self::Skipped => f.pad("skipped"),
             Self::NotAvailable => f.pad("not available"),
             Self::NoKernel => f.pad("NO KERNEL"),
         }
@@ -260,9 +272,10 @@ fn table(entries: &[&str], rows: &[(String, Vec<Cell>)]) -> String {
     }
     let count = |is: fn(&Cell) -> bool| rows.iter().flat_map(|(_, cells)| cells).filter(|c| is(c)).count();
     text.push_str(&format!(
-        "\n{} ok, {} failed, {} not available",
+        "\n{} ok, {} failed, {} skipped, {} not available",
         count(|c| matches!(c, Cell::Ok(_))),
         count(|c| matches!(c, Cell::Failed(_) | Cell::NoKernel)),
+        count(|c| *c == Cell::Skipped),
         count(|c| *c == Cell::NotAvailable)
     ));
     text.lines().map(str::trim_end).collect::<Vec<_>>().join("\n")
@@ -326,7 +339,7 @@ mod tests {
              6.12.1     ok 12 s        FAILED 120 s\n\
              6.13       not available  not available\n\
              7.1        NO KERNEL      NO KERNEL\n\
-             1 ok, 3 failed, 2 not available"
+             1 ok, 3 failed, 0 skipped, 2 not available"
         );
     }
 

@@ -61,6 +61,10 @@ struct RunArgs {
     /// End an agent whose policy does not return from a call for this long, and start another (100 to 60000)
     #[arg(long, value_name = "MS", default_value_t = 2000, value_parser = clap::value_parser!(u64).range(100..=60_000))]
     max_turn_ms: u64,
+    /// Leave vm.compact_unevictable_allowed as it is. Else it is 0 while the scheduler runs: the kernel would move the
+    /// agent's locked pages, and the agent wait for that
+    #[arg(long)]
+    keep_compaction: bool,
     /// Where `status` asks
     #[arg(long, value_name = "PATH", default_value = status::SOCKET)]
     socket: PathBuf,
@@ -108,6 +112,7 @@ fn run(registry: &Registry, program: &str, command: Command) -> Result<u8> {
                 policy: args.policy,
                 core: args.core,
                 max_turn: Duration::from_millis(args.max_turn_ms),
+                keep_compaction: args.keep_compaction,
                 socket: args.socket,
                 report: args.report,
             },

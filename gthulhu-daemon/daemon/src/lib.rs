@@ -41,6 +41,7 @@
 
 mod agent;
 mod cli;
+mod compaction;
 mod daemon;
 mod doctor;
 mod error;

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use qumun::kernel::{ExitRecord, LoadedCore, Running, wire};
 use signal_hook::consts::{SIGINT, SIGTERM};
 
+use crate::compaction::LockedPagesStay;
 use crate::options::{CoreArgs, PolicyArgs};
 use crate::process::Stat;
 use crate::progress::{Hang, Look, Progress};
@@ -33,6 +34,7 @@ pub(crate) struct Settings {
     pub(crate) policy: PolicyArgs,
     pub(crate) core: CoreArgs,
     pub(crate) max_turn: Duration,
+    pub(crate) keep_compaction: bool,
     pub(crate) socket: PathBuf,
     pub(crate) report: Option<PathBuf>,
 }
@@ -58,6 +60,10 @@ pub(crate) fn run(registry: &Registry, settings: &Settings) -> Result<u8> {
     let listener = Listener::bind(&settings.socket)?;
     let mut facts = Facts::new(&plugin.name);
     say!("{}: {ops} schedules, supervisor {}", settings.program, std::process::id());
+    let pages = (!settings.keep_compaction).then(LockedPagesStay::begin);
+    if pages.as_ref().is_some_and(LockedPagesStay::changed) {
+        say!("{}: vm.compact_unevictable_allowed is 0 while it runs", settings.program);
+    }
     let mut agent = None;
     let end = supervise(settings, &running, &signals, &listener, &mut facts, &mut agent);
     // The agent outlives the scheduler: if it cannot be waited for, the machine is free all the same.

@@ -494,3 +494,42 @@ fn agrees_with_the_chart_on_a_large_machine() {
 fn agrees_with_the_chart_on_a_large_machine_without_smt() {
     agrees_with_the_chart(|name| name == "1,024 CPUs without SMT");
 }
+
+/// [`Reach::Cache`] against [`Reach::Machine`]: the own cache is left only when nothing in it is idle, and then the
+/// chart decides alone.
+#[test]
+fn the_cache_is_left_only_when_nothing_in_it_is_idle() {
+    let seed = &mut 0x5eed_u64;
+    let mut left = [0; 2];
+    for name in ["two L3s", "two nodes", "hybrid"] {
+        let mut selector = Selector::new(machine(name));
+        for _ in 0..20_000 {
+            selector.boosted = some_cpus(seed, selector.topology());
+            let allowed = some_cpus(seed, selector.topology());
+            let idle = some_cpus(seed, selector.topology());
+            let prev = Cpu((random(seed) % u64::from(selector.topology().nr_cpus())) as u32);
+            let mut request = Request::new(prev, &allowed);
+            if random(seed).is_multiple_of(2) {
+                request = request.boosted();
+            }
+            let chart = selector.clone().with_reach(Reach::Machine).pick(&request, &idle);
+            let near = selector.clone().with_reach(Reach::Cache).pick(&request, &idle);
+            let Some(from) = selector.topology().closest(prev, &allowed) else { continue };
+            let own = *selector.topology().domain(from, Level::L3);
+            let marked = if request.boosted { CpuSet::EMPTY } else { selector.boosted };
+            // Who avoids boosted CPUs does so first, and looks for what is near then.
+            let unmarked = (allowed & idle) - marked;
+            let free = if unmarked.is_empty() { allowed & idle } else { unmarked };
+            match near {
+                Pick::Busy => assert_eq!(chart, Pick::Busy),
+                Pick::Cpu { cpu, .. } if own.contains(cpu) => left[0] += 1,
+                Pick::Cpu { cpu, .. } => {
+                    assert!(!free.intersects(&own), "{name}: {cpu:?} though {free} & {own}");
+                    assert_eq!(near, chart, "{name}");
+                    left[1] += 1;
+                }
+            }
+        }
+    }
+    assert!(left.iter().all(|&times| times > 100), "{left:?}");
+}

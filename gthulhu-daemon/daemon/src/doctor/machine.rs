@@ -125,7 +125,7 @@ fn memory(system: &System, report: &mut Report) {
         report.warn(
             "compaction",
             "the kernel may move the agent's locked pages: a page fault on its thread when memory is compacted",
-            "sysctl vm.compact_unevictable_allowed=0",
+            "`run` sets vm.compact_unevictable_allowed=0 while it runs, unless told --keep-compaction",
         );
     }
 }

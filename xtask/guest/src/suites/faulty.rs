@@ -51,8 +51,9 @@ pub(super) fn run(checks: &mut Checks, fault: Fault, time: Duration) -> Result<(
             let secs = (time.as_secs() + 30).to_string();
             let mut load = vec![Background::load(&["hogs", &hogs().to_string(), "--secs", &secs])?];
             if fault == Fault::Slow {
-                // 1,600 questions a second, each of which takes the agent a millisecond.
-                let sleepers = ["race", "--secs", &secs, "sleepers:8:work_us=50:sleep_us=5000"];
+                // More who ask at a time than get an answer within the limit, at a millisecond each: with a few
+                // only, the queue is never longer than they are.
+                let sleepers = ["race", "--secs", &secs, "sleepers:64:work_us=20:sleep_us=20000"];
                 load.push(Background::load(&sleepers)?);
             }
             load

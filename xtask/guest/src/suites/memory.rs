@@ -13,8 +13,6 @@ const LEFT_KB: u64 = 20 << 10;
 const LOOK: Duration = Duration::from_millis(500);
 
 pub(super) fn run(checks: &mut Checks, time: Duration) -> Result<()> {
-    // As `doctor` advises: kcompactd may move locked pages, and the agent would fault on one that is under way.
-    let _ = fs::write("/proc/sys/vm/compact_unevictable_allowed", "0");
     let scene = Scene::start("memory", &[])?;
     // Not this process, which holds most of the memory, if anybody must be killed for it.
     fs::write("/proc/self/oom_score_adj", "-1000").cannot("protect this process from the OOM killer")?;
