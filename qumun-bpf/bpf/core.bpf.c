@@ -224,7 +224,7 @@ OPS2(void, dispatch, s32, cpu, struct task_struct *, prev)
 		return;
 	if (prev_is_agent) {
 		/* Others first, so that the agent never has a CPU twice in a row while work waits there. */
-		if (take_work(cpu, now, degraded))
+		if (take_work(cpu, now, degraded, false))
 			return;
 		if (!degraded && (prev->scx.flags & SCX_TASK_QUEUED) && events_pending())
 			set_slice(prev, AGENT_SLICE_NS);
@@ -235,7 +235,7 @@ OPS2(void, dispatch, s32, cpu, struct task_struct *, prev)
 		core.agent_queued = scx_bpf_dsq_nr_queued(DSQ_AGENT) > 0;
 		return;
 	}
-	if (take_work(cpu, now, degraded))
+	if (take_work(cpu, now, degraded, prev && (prev->scx.flags & SCX_TASK_QUEUED)))
 		return;
 	if (prev && (prev->scx.flags & SCX_TASK_QUEUED)) {
 		count()->kept++;

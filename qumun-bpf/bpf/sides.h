@@ -82,17 +82,20 @@ static __always_inline void charge_side(struct cpu_ctx *cc, u64 now)
 	if (!cc->side_n)
 		return;
 	if (before(cc->charged_at, now))
-		cc->clock[cc->side & 1] += (now - cc->charged_at) / cc->side_n;
+		cc->clock[cc->side & 1] += (now - cc->charged_at) * SHARER / cc->side_n;
 	cc->charged_at = now;
 }
 
-/* How many tasks share what a side gets here: its own queue, and this CPU's part of the common one. */
-static __always_inline u32 sharers(u64 own, u64 common)
+/*
+ * How many tasks share what a side gets here, in parts of SHARER: its own queue, this CPU's part of the common
+ * one, and the task that just ran, if it wants to go on: it is in no queue yet.
+ */
+static __always_inline u32 sharers(u64 own, u64 common, bool one_more)
 {
 	s32 here = scx_bpf_dsq_nr_queued(own), all = scx_bpf_dsq_nr_queued(common);
 	u32 cpus_ = (u32)view.nr_online ?: 1;
 
-	return (here > 0 ? here : 0) + ((all > 0 ? all : 0) + cpus_ - 1) / cpus_;
+	return ((here > 0 ? here : 0) + one_more) * SHARER + (all > 0 ? all : 0) * SHARER / cpus_;
 }
 
 /* Both sides have tasks. Which comes first? */
@@ -119,8 +122,6 @@ __noinline int first_side(s32 cpu, u64 now)
 static __always_inline void start_side(struct cpu_ctx *cc, u64 now)
 {
 	cc->side_n = cc->next_n;
-	if (!cc->next_n)
-		return;
 	cc->side = cc->next_side;
 	cc->charged_at = now;
 	cc->next_n = 0;
@@ -132,24 +133,28 @@ static __always_inline void stop_side(struct cpu_ctx *cc, u64 now)
 	cc->side_n = 0;
 }
 
-/* One task for this CPU's local queue, if any waits that may run here. */
-static __always_inline bool take_work(s32 cpu, u64 now, bool degraded)
+/* One task for this CPU's local queue, if any waits that may run here. @again: the last one wants to go on. */
+static __always_inline bool take_work(s32 cpu, u64 now, bool degraded, bool again)
 {
 	struct cpu_ctx *cc = cpu_ctx(cpu);
 	u32 side, n;
 
 	cc->next_n = 0;
+	cc->next_side = SIDE_AGENT;
 	/* Parked tasks are a finite lot while degraded, and have waited longest: strictly first. */
 	if (degraded && dsq_to_local(DSQ_PARK))
 		return true;
 	/* Mostly only one side has something, and then there is nothing to share. */
 	if (!READ_ONCE(cc->pinned) && scx_bpf_dsq_nr_queued(DSQ_CORE) <= 0)
 		return take_agents(cpu, now);
-	if (!READ_ONCE(cc->placed) && !READ_ONCE(core.shared))
+	if (!READ_ONCE(cc->placed) && !READ_ONCE(core.shared)) {
+		cc->next_side = SIDE_CORE;
 		return take_core(cpu, now);
+	}
 	side = first_side(cpu, now);
 	for (int i = 0; i < 2; i++, side ^= 1) {
-		n = side == SIDE_CORE ? sharers(DSQ_PINNED(cpu), DSQ_CORE) : sharers(DSQ_PLACED(cpu), DSQ_SHARED);
+		n = side == SIDE_CORE ? sharers(DSQ_PINNED(cpu), DSQ_CORE, again && cc->side == side) :
+					sharers(DSQ_PLACED(cpu), DSQ_SHARED, again && cc->side == side);
 		if (side == SIDE_CORE ? take_core(cpu, now) : take_agents(cpu, now)) {
 			cc->next_side = side;
 			cc->next_n = n ?: 1;

@@ -31,6 +31,7 @@
 #define RELAPSE_NS (1000 * MS)
 /* Bounded waits that no policy can break. */
 #define SHARE_NS (40 * MS)	   /* both sides' queues are looked at this often on each CPU */
+#define SHARER 16 /* a task, as sides count them */
 #define SIDE_LAG_NS (20 * MS)	   /* what a side may be owed that had nothing to run for a while */
 #define RESCUE_AFTER_NS (500 * MS) /* a task that waits longer than this is served out of turn */
 #define RESCUE_EVERY_NS (50 * MS)

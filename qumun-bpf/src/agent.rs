@@ -381,19 +381,26 @@ pub fn pin(cpus: &[u32]) -> Result<()> {
     Ok(())
 }
 
+const SCHED_EXT: libc::c_int = 7;
+
 /// Makes the calling thread one of the class `SCHED_EXT`. Where a scheduler takes all tasks this changes
 /// nothing; where it takes only that class, the agent would else not be scheduled by its own core.
 ///
 /// # Errors
 /// When the kernel refuses.
 pub fn join_ext() -> Result<()> {
-    const SCHED_EXT: libc::c_int = 7;
     let param = libc::sched_param { sched_priority: 0 };
     // SAFETY: a valid pointer; 0 is this thread.
     if unsafe { libc::sched_setscheduler(0, SCHED_EXT, &raw const param) } != 0 {
         return Err(Error::system("cannot change the agent's class to SCHED_EXT"));
     }
     Ok(())
+}
+
+/// Is the calling thread of the class `SCHED_EXT` by its own wish?
+pub fn is_ext() -> bool {
+    // SAFETY: 0 is this thread.
+    unsafe { libc::sched_getscheduler(0) & !libc::SCHED_RESET_ON_FORK == SCHED_EXT }
 }
 
 /// The CPU on which the calling thread is; no system call on most machines.

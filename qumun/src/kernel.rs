@@ -242,6 +242,8 @@ pub struct Link {
     online: CpuSet,
     nr_cpus: u32,
     faults: Option<FaultGuard>,
+    /// Only tasks of the class `SCHED_EXT` are ours; this thread had to join it.
+    partial: bool,
     runs_seen: u64,
     fruitless: u32,
     /// Why the core did not take this thread for the agent.
@@ -269,6 +271,7 @@ impl Link {
             online: CpuSet::first_n(nr_cpus),
             nr_cpus,
             faults: None,
+            partial: bpf_agent::is_ext(),
             runs_seen: 0,
             fruitless: 0,
             refused: None,
@@ -369,7 +372,8 @@ impl Backend for Link {
     }
 
     fn here(&self) -> Option<Cpu> {
-        bpf_agent::current_cpu().map(Cpu)
+        // In partial mode the CPU goes back to tasks of the fair class, and what was sent there would wait for them.
+        if self.partial { None } else { bpf_agent::current_cpu().map(Cpu) }
     }
 
     fn claim(&mut self, asks: &mut [Ask]) -> usize {

@@ -26,8 +26,12 @@ impl Placement {
     pub(crate) fn look(&mut self, backend: &impl Backend) {
         self.free = *backend.idle().cpus();
         // The agent's own CPU is free as soon as this turn is over: what is sent there follows it at once. Without
-        // it no core is ever wholly idle where the agent is, and tasks would flee from it to another cache.
-        if let Some(here) = backend.here() {
+        // it no core is ever wholly idle where the agent is, and tasks would flee from it to another cache. On a
+        // machine without an idle CPU others wait for this one, too: there a task bound to it would wait for it
+        // while another CPU comes free.
+        if !self.free.is_empty()
+            && let Some(here) = backend.here()
+        {
             self.free.insert(here);
         }
         if let Some(online) = backend.online()

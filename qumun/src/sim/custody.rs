@@ -11,6 +11,8 @@ pub(super) const LAG: Nanos = Nanos::from_millis(20);
 const SHARE: Nanos = Nanos::from_millis(40);
 /// What a side may be owed that had nothing to run for a while.
 const SIDE_LAG: Nanos = Nanos::from_millis(20);
+/// A task, as the sides count them.
+const SHARER: u64 = 16;
 /// The two sides of a CPU.
 const CORE: usize = 0;
 const AGENT: usize = 1;
@@ -250,13 +252,13 @@ impl Model {
         if sides.clock[AGENT] < sides.clock[CORE] { AGENT } else { CORE }
     }
 
-    /// How many tasks share what a side gets here.
+    /// How many tasks share what a side gets here, in parts of [`SHARER`].
     fn sharers(&self, side: usize, cpu: Cpu) -> u64 {
         let state = &self.cpus[cpu.0 as usize];
         let (own, common) =
             if side == CORE { (&state.pinned, &self.core) } else { (&state.placed, &self.shared) };
         let online = self.cpus.iter().filter(|c| c.online).count().max(1);
-        (own.len() + common.len().div_ceil(online)).max(1) as u64
+        (own.len() as u64 * SHARER + common.len() as u64 * SHARER / online as u64).max(1)
     }
 
     fn pick_side(&mut self, side: usize, cpu: Cpu) -> Option<Pid> {
@@ -310,7 +312,7 @@ impl Model {
         let state = self.cpus.get_mut(cpu.0 as usize)?;
         let pid = state.running.take()?;
         if let Some((side, n)) = state.sides.running.take() {
-            state.sides.clock[side] += (now - state.sides.charged_at).as_u64() / n;
+            state.sides.clock[side] += (now - state.sides.charged_at).as_u64() * SHARER / n;
         }
         let t = self.tasks.get_mut(&pid)?;
         let ran = self.now - t.started_at;

@@ -80,9 +80,11 @@ fn listen(checks: &mut Checks) -> Result<()> {
         let named: Vec<String> = s.original().iter().map(|(name, n)| format!("{name} {n}")).collect();
         Ok(named.join(", "))
     });
+    let with = programs();
     stop.stop();
     agent.join().map_err(|_| "the agent panicked")??;
     let (exit, core) = running.detach();
+    pruned(checks, with);
     checks.check("listener.ledgers", || {
         let totals = core.totals();
         let ledgers = qumun::kernel::stats::ledgers(&totals);
@@ -95,6 +97,26 @@ fn listen(checks: &mut Checks) -> Result<()> {
         ))
     });
     Ok(())
+}
+
+/// BPF programs that this process holds.
+fn programs() -> usize {
+    let fds = fs::read_dir("/proc/self/fdinfo").into_iter().flatten().flatten();
+    fds.filter(|fd| fs::read_to_string(fd.path()).is_ok_and(|text| text.contains("prog_type"))).count()
+}
+
+/// The same core without a subscriber: what tells nobody anything is not loaded.
+fn pruned(checks: &mut Checks, with: usize) {
+    checks.check("listener.pruned", || {
+        // What the first core holds is still counted: the difference is what one load brings.
+        let before = programs();
+        let core = qumun::builder("gthulhu_deaf").load().map_err(|e| e.to_string())?;
+        let without = programs() - before;
+        drop(core);
+        // set_weight, set_cpumask, and at least six about cgroups.
+        ensure(without + 8 <= with, || format!("{with} programs with subscriptions, {without} without"))?;
+        Ok(format!("{with} programs with subscriptions, {without} without"))
+    });
 }
 
 /// A process that sleeps, killed when dropped.

@@ -4,7 +4,7 @@ use super::inputs::{Hidden, refused};
 use super::smoke::sleep_and_wake;
 use super::{ALL_PLUGINS, PLUGIN, balanced, enable_seq, healthy, stop_well};
 use crate::check::{Checks, ensure};
-use crate::process;
+use crate::process::{self, Background};
 use crate::sched::{Daemon, SCHED_EXT, assert_disabled, daemon_program, number};
 use crate::{Context, Result, sys};
 use serde_json::Value;
@@ -60,6 +60,25 @@ pub(super) fn run(checks: &mut Checks) -> Result<()> {
         finish(daemon)
     });
     checks.check("options.partial", partial);
+    checks.check("options.kernel_idle", || {
+        let bypassed = |args: &[&str]| counted(args, &[], "idle_bypass");
+        let (off, on) = (bypassed(&[])?, bypassed(&["--kernel-idle"])?);
+        ensure(off == 0 && on > 50, || {
+            format!("{off} wakeups bypassed the policy without it, {on} with it")
+        })?;
+        Ok(format!("{on} wakeups bypassed the policy, {off} without the option"))
+    });
+    checks.check("options.max_run", || {
+        // A slice is longer than this, so with others waiting there is a run to cut at almost every tick.
+        let cut = |ms: &str| {
+            counted(&["--max-run-ms", ms, "--slice-us", "20000"], &["hogs", "6", "--secs", "3"], "overruns")
+        };
+        let (short, never) = (cut("2")?, cut("0")?);
+        ensure(short > 10 && never == 0, || format!("{short} runs cut at 2 ms, {never} without a limit"))?;
+        Ok(format!("{short} runs cut at 2 ms, {never} without a limit"))
+    });
+    checks.check("options.early_kthreads", || well(PLUGIN, &["--early-kthreads", "on"]));
+    checks.check("options.keep_local", || well(PLUGIN, &["--keep-local", "--numa-local"]));
     Ok(())
 }
 
@@ -84,6 +103,20 @@ fn doctor() -> Result<String> {
 
 fn well(plugin: &str, args: &[&str]) -> Result<String> {
     finish(Daemon::start(plugin, args)?)
+}
+
+/// A counter after a second and a half with these options, under a load if one is named; the daemon ends well.
+fn counted(args: &[&str], load: &[&str], counter: &str) -> Result<u64> {
+    let daemon = Daemon::start(PLUGIN, args)?;
+    let seq = enable_seq()?;
+    let load = (!load.is_empty()).then(|| Background::load(load)).transpose()?;
+    sleep_and_wake();
+    sys::sleep(Duration::from_millis(500));
+    let count = number(&healthy(&daemon, seq)?, &format!("/counters/{counter}"))?;
+    drop(load);
+    let (outcome, _) = stop_well(daemon)?;
+    balanced(&outcome.report)?;
+    Ok(count)
 }
 
 /// Lets it decide for a second, and stops it.
