@@ -350,6 +350,9 @@ pub fn lock_memory() -> Result<()> {
     if unsafe { libc::mlockall(libc::MCL_CURRENT | libc::MCL_FUTURE) } != 0 {
         return Err(Error::system("cannot lock the agent's memory (RLIMIT_MEMLOCK, CAP_IPC_LOCK)"));
     }
+    // The page in which the kernel keeps the time comes with the first look at it, and mlockall does not fetch it. The
+    // loop looks at the clock for sampled events only, so the first look could be much later.
+    std::hint::black_box((monotonic_ns(), current_cpu()));
     let mut stack = [0u8; 256 * 1024];
     for page in stack.chunks_mut(4096) {
         std::hint::black_box(&mut page[0]);
