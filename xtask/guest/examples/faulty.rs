@@ -53,8 +53,9 @@ fn main() -> qumun::Result<()> {
     let took = killed.elapsed();
     report(&running, 2, took);
     sys::reap(good);
+    let over = sys::now_ns();
     let (exit, core) = running.detach();
-    line(&core, 3, took, exit.map(|e| (e.kind, e.reason + &e.message)));
+    line(&core, 3, took, over, exit.map(|e| (e.kind, e.reason + &e.message)));
     Ok(())
 }
 
@@ -157,10 +158,17 @@ fn cpu_time(pid: i32) -> Duration {
 
 /// `took` is the bad agent's CPU time at first, then the time until the good one decided.
 fn report(running: &Running, phase: u32, took: Duration) {
-    line(running.inner(), phase, took, running.exited().map(|e| (e.kind, e.reason + &e.message)));
+    line(
+        running.inner(),
+        phase,
+        took,
+        sys::now_ns(),
+        running.exited().map(|e| (e.kind, e.reason + &e.message)),
+    );
 }
 
-fn line(core: &LoadedCore, phase: u32, took: Duration, exit: Option<(u32, String)>) {
+/// `at` is the moment that the phase ended.
+fn line(core: &LoadedCore, phase: u32, took: Duration, at: u64, exit: Option<(u32, String)>) {
     let (totals, view, probe) = (core.totals(), core.view(), Probe::here());
     let ledgers = stats::ledgers(&totals);
     let since = if view.degraded_since == 0 { 0 } else { sys::now_ns() - view.degraded_since };
@@ -177,6 +185,7 @@ fn line(core: &LoadedCore, phase: u32, took: Duration, exit: Option<(u32, String
         "late_ms": view.longest_late_ns / 1_000_000,
         "degraded_ms": view.degraded_ns / 1_000_000,
         "took_ms": took.as_millis() as u64,
+        "at_ns": at,
         "outstanding": ledgers.events_outstanding,
         "open": ledgers.decisions_open,
         "exit": exit.map(|(kind, text)| format!("{kind} {text}")),

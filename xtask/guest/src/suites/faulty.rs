@@ -92,7 +92,9 @@ pub(super) fn run(checks: &mut Checks, fault: Fault, time: Duration) -> Result<(
         ensure(now > then, || format!("no decision of the next agent was applied: {good}"))?;
         Ok(format!("{} decisions of the next agent, normal after {} ms", now - then, good["took_ms"]))
     });
-    checks.check(&format!("{name}.beat"), || pulse.verdict(GAP));
+    // Up to the moment that ours was removed: the load goes on after it, and some kernels' own scheduler starves this
+    // one for seconds (docs/lab.md).
+    checks.check(&format!("{name}.beat"), || pulse.verdict_until(GAP, number(end, "/at_ns")?));
     drop(pulse);
     checks.check(&format!("{name}.end"), || {
         ensure(said.status.success(), || format!("{}: {err}", said.status))?;

@@ -68,7 +68,13 @@ impl Pulse {
     /// Fails when a gap was longer than `limit` (or twice [`own_gap`], if that is more) and what the host kept away
     /// from a CPU. The latter is measured by real-time threads, which no scheduler of ordinary tasks can make late.
     pub(super) fn verdict(&mut self, limit: Duration) -> Result<String> {
-        let (gap, noise, own) = (self.gap()?, self.noise.worst(), own_gap()?);
+        self.verdict_until(limit, sys::now_ns())
+    }
+
+    /// The same for the time before `to`.
+    pub(super) fn verdict_until(&mut self, limit: Duration, to: u64) -> Result<String> {
+        let gap = self.beat.longest_gap_in(self.start, to)?;
+        let (noise, own) = (self.noise.worst(), own_gap()?);
         let text = format!(
             "longest gap {} ms in {} beats (limit {} ms; EEVDF with hogs {} ms; the host kept a CPU away for {} ms)",
             ms(gap),
