@@ -57,6 +57,7 @@ miri:
 
 test: setup check
 	$(CARGO) test --quiet --workspace
+	$(CARGO) test --quiet --release -p qumun-lockstep
 	$(CARGO) test --quiet -p qumun --no-default-features --features sim,hwloc topology
 	$(XTASK) outside
 	$(XTASK) lab test

@@ -14,9 +14,13 @@
 //! CPU time; a decision is never too early.
 
 mod check;
+mod core;
 mod custody;
+mod host;
 mod latch;
+mod linux;
 mod model;
+mod reference;
 mod script;
 mod values;
 
@@ -24,7 +28,11 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 use crate::{Backend, Cpu, Decision, Epoch, Event, Events, ExitInfo, Full, IdleView, Nanos, Pid};
-use model::{Model, Place};
+pub use core::{Core, ENQ_LAST, ENQ_WAKEUP, KICK_IDLE, KICK_PREEMPT};
+pub use host::Host;
+pub use linux::{Dsq, Iter, Linux, Place, Task, Thread};
+use model::Model;
+pub use reference::{Reference, Settings};
 pub use script::Script;
 pub use values::{Config, Counters, Latch, Mode, RawDecision, Reason, Sabotage, Spec};
 
@@ -166,7 +174,7 @@ impl Machine {
     /// The tasks that could run and are on no CPU.
     pub fn waiting(&self) -> Vec<Pid> {
         let model = self.0.borrow();
-        let waits = |place| !matches!(place, Place::Asleep | Place::Running(_));
+        let waits = |place| !matches!(place, model::Place::Asleep | model::Place::Running(_));
         model.tasks.iter().filter(|(_, t)| waits(t.place)).map(|(&pid, _)| pid).collect()
     }
 

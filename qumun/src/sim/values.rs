@@ -157,8 +157,26 @@ pub struct Counters {
     pub core_enqueued: u64,
     /// Exit events that found the ring full.
     pub exit_dropped: u64,
+    /// Events sent that need no answer.
+    pub notes_sent: u64,
     /// Notes that found the ring full.
     pub notes_dropped: u64,
+    /// CPUs asked to look for work.
+    pub kicks: u64,
+    /// Slices cut short so that the agent gets its turn.
+    pub preempts: u64,
+    /// The agent was put on a CPU.
+    pub activations: u64,
+    /// Nothing else waited: the running task went on.
+    pub kept: u64,
+    /// Decisions that came before their task was parked, and waited for it.
+    pub retried: u64,
+    /// Wakeups placed on an idle CPU by the kernel's own selection.
+    pub idle_bypass: u64,
+    /// Runs that were cut short for their length.
+    pub overruns: u64,
+    /// Tasks that got label and slice from their parent.
+    pub inherited: u64,
     /// Times that a task was put on a CPU.
     pub runs: u64,
     /// Placed tasks that waited too long and went to the core.

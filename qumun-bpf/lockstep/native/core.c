@@ -1,0 +1,114 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0 */
+/*
+ * The C core, word for word, over a kernel that is a model (linux.h), and what a test wants to see of it.
+ */
+#include "linux.h"
+#include "../../bpf/core.bpf.c"
+
+_Static_assert(sizeof(struct task_ctx) <= STORAGE, "room for struct task_ctx");
+u8 event_buffer[sizeof(struct qm_event)] __attribute__((aligned(8)));
+
+/* Everything as after a load with these settings. */
+EXPORT void native_reset(struct qm_config *settings)
+{
+	config = *settings;
+	__builtin_memset(&view, 0, sizeof(view));
+	__builtin_memset(&agent, 0, sizeof(agent));
+	__builtin_memset(&exit_info, 0, sizeof(exit_info.code) + sizeof(exit_info.kind));
+	for (u32 i = 0; i < 64; i++) {
+		__builtin_memset(&counters[i], 0, sizeof(counters[i]));
+		__builtin_memset(&cpus[i], 0, sizeof(cpus[i]));
+	}
+	__builtin_memset(&core, 0, sizeof(core));
+	qumun_init(NULL);
+}
+
+EXPORT void native_timer(void)
+{
+	struct timer_slot slot;
+
+	heartbeat(NULL, NULL, &slot);
+}
+
+EXPORT void native_ack(u64 epoch) { agent.ack = epoch; }
+
+EXPORT struct qm_view *native_view(void) { return &view; }
+
+EXPORT struct qm_counters *native_counters(u32 cpu) { return &counters[cpu]; }
+
+/* In the order of STATE in src/lib.rs. */
+EXPORT void native_state(u64 *out)
+{
+	*out++ = core.vnow;
+	*out++ = core.checked;
+	*out++ = core.left_at;
+	*out++ = core.last_rescue;
+	*out++ = core.rescue_cpu;
+	*out++ = core.agent_ran_at;
+	*out++ = (u64)(s64)core.agent_cpu;
+	*out++ = (u64)(s64)core.agent_last_cpu;
+	*out++ = core.agent_queued;
+	*out++ = core.decisions_left;
+	*out++ = core.shared;
+	*out++ = core.preempt_at;
+	for (u32 i = 0; i < BUCKETS; i++)
+		*out++ = (u64)core.undecided[i];
+}
+
+EXPORT void native_cpu(u32 cpu, u64 *out)
+{
+	struct cpu_ctx *cc = &cpus[cpu];
+
+	*out++ = cc->served_at[0];
+	*out++ = cc->served_at[1];
+	*out++ = cc->clock[0];
+	*out++ = cc->clock[1];
+	*out++ = cc->charged_at;
+	*out++ = cc->side;
+	*out++ = cc->side_n;
+	*out++ = cc->next_side;
+	*out++ = cc->next_n;
+	*out++ = cc->sample;
+	*out++ = cc->pinned;
+	*out++ = cc->placed;
+	*out++ = cc->online;
+	*out++ = cc->turn;
+	*out++ = cc->rescued_at;
+	*out++ = cc->overran_at;
+	*out++ = cc->kept;
+}
+
+EXPORT void native_task(struct task_struct *p, u64 *out)
+{
+	struct task_ctx *t = task_ctx(p);
+
+	*out++ = t->custody >> STATE_BITS;
+	*out++ = t->custody & STATE_MASK;
+	*out++ = t->vtime;
+	*out++ = t->exec_runtime;
+	*out++ = t->started_at;
+	*out++ = t->stopped_at;
+	*out++ = t->enqueued_at;
+	*out++ = t->placed_at;
+	*out++ = t->label;
+	*out++ = t->slice_ns;
+	*out++ = t->bucket;
+	*out++ = t->sampled;
+	*out++ = t->reclaim;
+}
+
+EXPORT int native_init_task(u64 *ctx) { return qumun_init_task(ctx); }
+
+EXPORT int native_hotplug(u64 *ctx) { return qumun_hotplug(ctx); }
+
+EXPORT int native_set(struct qm_task *args) { return qumun_task(args); }
+
+/* The greeting comes from the agent's thread, which is no task of the model's. */
+EXPORT int native_hello(struct qm_hello *args, s32 pid, s32 tgid)
+{
+	greeting = (u64)(u32)tgid << 32 | (u32)pid;
+	int err = qumun_hello(args);
+
+	greeting = 0;
+	return err;
+}

@@ -1,0 +1,486 @@
+//! The operations. See `core.bpf.c`, `tasks.h`, `cpus.h` and `calls.h`.
+
+use super::sides::{start_side, stop_side};
+use super::state::{AGENT_PROBE, AGENT_SLICE, CpuCtx, Custody, MS, Reference, TaskCtx, before, later_by};
+use crate::sim::core::{Core, ENQ_LAST, ENQ_WAKEUP};
+use crate::sim::linux::{Dsq, Linux, Thread};
+use crate::sim::values::{Counters, Reason, Sabotage};
+use crate::{Cpu, CpuSet, Epoch, Events, Note, Pid};
+
+impl Reference {
+    /// Is there something that only the agent can do, or is its regular turn due?
+    fn agent_wanted(&self, linux: &Linux, now: u64, degraded: bool) -> bool {
+        if self.view.agent_pid == 0 {
+            return true;
+        }
+        if degraded {
+            return later_by(now, self.agent_ran_at, AGENT_PROBE);
+        }
+        linux.pending_events() > 0 || later_by(now, self.agent_ran_at, self.settings.heartbeat)
+    }
+
+    /// Gets a CPU for the agent: an idle one if there is one.
+    fn call_agent(&mut self, linux: &mut Linux, cpu: Cpu, now: u64) {
+        if self.agent_cpu.is_some() || !self.agent_queued {
+            return;
+        }
+        if self.agent_last_cpu.is_some_and(|last| self.kick_if_idle(linux, last))
+            || self.kick_if_idle(linux, cpu)
+        {
+            return;
+        }
+        // One CPU of each word: more would be a search.
+        for word in 0..linux.nr_cpus().div_ceil(64) {
+            let bits = self.view.idle.words()[word as usize];
+            if bits != 0 && self.kick_if_idle(linux, Cpu(word * 64 + bits.trailing_zeros())) {
+                return;
+            }
+        }
+        if later_by(now, self.agent_ran_at, self.settings.preempt)
+            && later_by(now, self.preempt_at, self.settings.preempt)
+            && self.cpu_usable(cpu)
+        {
+            self.preempt_at = now;
+            self.kick_busy(linux, cpu);
+        }
+    }
+
+    fn enqueue_core(&mut self, linux: &mut Linux, task: Thread, cpu: Cpu, now: u64) {
+        let slice = self.own_slice(task);
+        self.ctx_mut(task).placed_at = now;
+        if self.cpu_is_idle(cpu) && self.cpu_usable(cpu) {
+            return linux.insert(task, Dsq::Own, slice, 0);
+        }
+        if self.any_idle()
+            && let Some(near) = linux.claim_near(task, cpu).filter(|&near| self.cpu_usable(near))
+        {
+            return linux.insert(task, Dsq::Local(near), slice, 0);
+        }
+        let vtime = self.settle_vtime(task);
+        linux.insert(task, Dsq::Core, slice, vtime);
+        self.kick_for(linux, task, cpu);
+    }
+
+    /// Tasks for which only this CPU is possible. They are never parked.
+    fn enqueue_pinned(&mut self, linux: &mut Linux, task: Thread, cpu: Cpu, now: u64) {
+        if linux.task(task).kthread || self.settings.keep_local || !self.cpu_usable(cpu) {
+            return linux.insert(task, Dsq::Own, self.settings.slice, 0);
+        }
+        self.cpu_mut(cpu).pinned = true;
+        self.ctx_mut(task).placed_at = now;
+        let (slice, vtime) = (self.own_slice(task), self.settle_vtime(task));
+        linux.insert(task, Dsq::Pinned(cpu), slice, vtime);
+        self.kick_if_idle(linux, cpu);
+    }
+
+    /// No run is longer than `max_run` while others wait, whatever slice it was given.
+    fn watch_run(&mut self, linux: &mut Linux, task: Thread, now: u64) {
+        let (cpu, limit) = (linux.this_cpu(), self.settings.max_run);
+        if limit == 0 || (now.wrapping_sub(self.cpu(cpu).overran_at) as i64) < limit as i64 {
+            return;
+        }
+        if (now.wrapping_sub(self.ctx(task).started_at) as i64) < limit as i64 {
+            return;
+        }
+        let state = self.cpu_mut(cpu);
+        state.overran_at = now;
+        let hinted = state.pinned || state.placed || self.shared;
+        if !hinted && linux.nr_queued(Dsq::Core) == 0 && linux.nr_queued(Dsq::Local(cpu)) == 0 {
+            return;
+        }
+        self.counters.overruns += 1;
+        linux.set_slice(task, 0);
+    }
+}
+
+impl Core for Reference {
+    fn init(&mut self, linux: &mut Linux) {
+        let now = linux.now();
+        self.cpus = vec![CpuCtx::default(); linux.nr_cpus() as usize];
+        for cpu in linux.online.iter() {
+            self.cpu_mut(cpu).online = true;
+            self.view.nr_online += 1;
+        }
+        self.view.degraded_since = now;
+        self.view.dwell = super::latch::DWELL_MIN;
+        self.view.entered[Reason::Start as usize] += 1;
+    }
+
+    fn init_task(&mut self, linux: &mut Linux, task: Thread, parent: Option<Thread>) {
+        let comm = &linux.task(task).comm;
+        let is_reclaim =
+            ["kswapd", "kcompactd", "khugepaged"].iter().any(|name| comm.starts_with(name.as_bytes()));
+        let mut ctx = TaskCtx {
+            // The clock makes generations unique across the reuse of a pid.
+            generation: linux.now() << 2 >> 2,
+            reclaim: linux.task(task).kthread && is_reclaim,
+            ..TaskCtx::default()
+        };
+        if let Some(from) = parent.map(|parent| self.ctx(parent))
+            && (from.label != 0 || from.slice != 0)
+        {
+            (ctx.label, ctx.slice) = (from.label, from.slice);
+            self.counters.inherited += 1;
+        }
+        let at = task.0 as usize;
+        if at >= self.tasks.len() {
+            self.tasks.resize_with(at + 1, TaskCtx::default);
+        }
+        self.tasks[at] = ctx;
+        if let Some(parent) = parent {
+            self.note(linux, Events::FORK, |core, linux| {
+                let (tgid, parent) = (linux.task(task).tgid, linux.task(parent).pid);
+                Note::Fork { task: core.id(linux, task), tgid, parent, label: core.ctx(task).label }
+            });
+        }
+    }
+
+    fn enable(&mut self, _: &mut Linux, task: Thread) {
+        self.ctx_mut(task).vtime = self.vnow;
+    }
+
+    fn disable(&mut self, _: &mut Linux, task: Thread) {
+        self.cancel_event(task);
+    }
+
+    fn exit_task(&mut self, linux: &mut Linux, task: Thread) {
+        if self.end_event(task) {
+            self.counters.ev_dead += 1;
+        }
+        if self.is_agent(linux, task) {
+            self.agent_gone(linux.now());
+            return;
+        }
+        self.note_exit(linux, task);
+    }
+
+    fn select_cpu(&mut self, linux: &mut Linux, task: Thread, prev: Cpu, _flags: u64) -> Cpu {
+        if !self.settings.builtin_idle || self.is_agent(linux, task) {
+            return prev;
+        }
+        let Some(cpu) = linux.claim_near(task, prev) else { return prev };
+        if !self.cpu_usable(cpu) {
+            return cpu;
+        }
+        if self.end_event(task) {
+            self.counters.ev_cancelled += 1;
+        }
+        let now = linux.now();
+        let t = self.ctx_mut(task);
+        (t.exec_runtime, t.placed_at) = (0, now);
+        self.counters.idle_bypass += 1;
+        linux.insert(task, Dsq::Own, self.own_slice(task), 0);
+        cpu
+    }
+
+    fn enqueue(&mut self, linux: &mut Linux, task: Thread, flags: u64) {
+        let cpu = linux.task(task).cpu;
+        let now = linux.now();
+        if self.is_agent(linux, task) {
+            self.agent_queued = true;
+            linux.insert(task, Dsq::Agent, AGENT_SLICE, 0);
+            if self.view.normal && linux.pending_events() > 0 {
+                self.call_agent(linux, cpu, now);
+            }
+            return;
+        }
+        if flags & ENQ_WAKEUP != 0 {
+            self.ctx_mut(task).exec_runtime = 0;
+        }
+        self.cancel_event(task);
+        let kthread = linux.task(task).kthread;
+        if linux.task(task).nr_allowed() == 1 && (linux.nr_cpus() > 1 || kthread) {
+            self.counters.kernel_direct += 1;
+            return self.enqueue_pinned(linux, task, cpu, now);
+        }
+        if flags & ENQ_LAST != 0 {
+            self.counters.kept += 1;
+            return linux.insert(task, Dsq::Own, self.settings.slice, 0);
+        }
+        let of_agent = linux.task(task).tgid.0 == self.view.agent_tgid && self.view.agent_tgid != 0;
+        if self.ctx(task).reclaim || of_agent || self.settings.early_kthreads && kthread {
+            self.counters.kernel_direct += 1;
+            return self.enqueue_core(linux, task, cpu, now);
+        }
+        if self.latch_check(linux, now) && self.sabotage != Sabotage::SendDegraded {
+            self.counters.core_enqueued += 1;
+            return self.enqueue_core(linux, task, cpu, now);
+        }
+        if !self.offer(linux, task, flags, now) {
+            self.counters.congested += 1;
+            if self.sabotage == Sabotage::LoseWhenFull {
+                return;
+            }
+            return self.enqueue_core(linux, task, cpu, now);
+        }
+        self.call_agent(linux, cpu, now);
+    }
+
+    fn dequeue(&mut self, _: &mut Linux, task: Thread) {
+        self.cancel_event(task);
+    }
+
+    fn quiescent(&mut self, _: &mut Linux, task: Thread) {
+        self.cancel_event(task);
+    }
+
+    fn dispatch(&mut self, linux: &mut Linux, cpu: Cpu, prev: Option<Thread>) {
+        let now = linux.now();
+        let prev_is_agent = prev.is_some_and(|prev| self.is_agent(linux, prev));
+        let degraded = self.latch_check(linux, now);
+        if !degraded {
+            let state = self.cpu(cpu);
+            let was_free = !state.pinned && !state.placed && !self.shared && linux.nr_queued(Dsq::Core) == 0;
+            if !self.take_decisions(linux, cpu, now, was_free) && was_free {
+                return;
+            }
+        }
+        if self.rescue(linux, cpu, now) {
+            return;
+        }
+        if prev_is_agent {
+            if self.take_work(linux, cpu, now, degraded, false) {
+                return;
+            }
+            if let Some(prev) = prev.filter(|_| !degraded && linux.pending_events() > 0) {
+                linux.set_slice(prev, AGENT_SLICE);
+            }
+            return;
+        }
+        if self.agent_queued && self.agent_wanted(linux, now, degraded) && linux.move_to_local(Dsq::Agent) {
+            self.agent_queued = linux.nr_queued(Dsq::Agent) > 0;
+            return;
+        }
+        if self.take_work(linux, cpu, now, degraded, prev.is_some()) {
+            return;
+        }
+        if let Some(prev) = prev {
+            self.counters.kept += 1;
+            linux.set_slice(prev, self.settings.slice);
+        }
+    }
+
+    fn running(&mut self, linux: &mut Linux, task: Thread) {
+        let now = linux.now();
+        start_side(self.cpu_mut(linux.this_cpu()), now);
+        if self.is_agent(linux, task) {
+            self.agent_cpu = Some(linux.task(task).cpu);
+            self.agent_last_cpu = self.agent_cpu;
+            self.agent_ran_at = now;
+            self.view.agent_ran_at = now;
+            self.counters.activations += 1;
+            return;
+        }
+        self.counters.runs += 1;
+        let t = self.ctx(task);
+        let (custody, bucket, enqueued_at) = (t.custody, t.bucket, t.enqueued_at);
+        if custody != Custody::None {
+            self.ctx_mut(task).custody = Custody::None;
+            if custody == Custody::Parked {
+                self.bucket_close(bucket);
+                self.parked_for(enqueued_at, now);
+                self.counters.ev_taken_over += 1;
+            }
+        }
+        let t = self.ctx_mut(task);
+        t.started_at = now;
+        let vtime = t.vtime;
+        if before(self.vnow, vtime) {
+            self.vnow = vtime;
+        }
+    }
+
+    fn stopping(&mut self, linux: &mut Linux, task: Thread, _runnable: bool) {
+        let now = linux.now();
+        stop_side(self.cpu_mut(linux.this_cpu()), now);
+        if self.is_agent(linux, task) {
+            self.agent_cpu = None;
+            self.agent_ran_at = now;
+            return;
+        }
+        let weight = u64::from(linux.task(task).weight);
+        let t = self.ctx_mut(task);
+        if t.started_at == 0 {
+            return;
+        }
+        let ran = now.wrapping_sub(t.started_at);
+        t.stopped_at = now;
+        t.exec_runtime = t.exec_runtime.wrapping_add(ran);
+        t.vtime = t.vtime.wrapping_add(ran.wrapping_mul(100) / if weight == 0 { 1 } else { weight });
+    }
+
+    fn tick(&mut self, linux: &mut Linux, task: Thread) {
+        if self.is_agent(linux, task) {
+            return;
+        }
+        let now = linux.now();
+        if self.latch_check(linux, now) {
+            if now.wrapping_sub(self.view.degraded_since) < 20 * MS && linux.nr_queued(Dsq::Park) > 0 {
+                linux.set_slice(task, 0);
+            }
+            return;
+        }
+        if self.agent_queued
+            && later_by(now, self.agent_ran_at, self.settings.preempt)
+            && linux.pending_events() > 0
+        {
+            self.counters.preempts += 1;
+            linux.set_slice(task, 0);
+            return;
+        }
+        self.watch_run(linux, task, now);
+    }
+
+    fn update_idle(&mut self, linux: &mut Linux, cpu: Cpu, idle: bool) {
+        if !idle {
+            self.view.idle.remove(cpu);
+            return;
+        }
+        if !self.cpu(cpu).online {
+            return;
+        }
+        self.view.idle.insert(cpu);
+        let state = self.cpu(cpu);
+        let wanted = self.agent_queued && linux.pending_events() > 0;
+        if state.placed
+            || state.pinned
+            || self.view.normal && (wanted || self.decisions_left || !state.kept.is_empty())
+        {
+            linux.kick(cpu, 0);
+        }
+    }
+
+    fn set_weight(&mut self, linux: &mut Linux, task: Thread) {
+        if self.is_agent(linux, task) {
+            return;
+        }
+        self.note(linux, Events::WEIGHT, |core, linux| Note::Weight {
+            task: core.id(linux, task),
+            weight: linux.task(task).weight,
+        });
+    }
+
+    fn set_cpumask(&mut self, linux: &mut Linux, task: Thread) {
+        if self.is_agent(linux, task) {
+            return;
+        }
+        self.note(linux, Events::AFFINITY, |core, linux| Note::Affinity {
+            task: core.id(linux, task),
+            allowed: linux.affinity(task),
+        });
+    }
+
+    fn cgroup_move(&mut self, linux: &mut Linux, task: Thread) {
+        if self.is_agent(linux, task) {
+            return;
+        }
+        self.note(linux, Events::MOVED, |core, linux| Note::Moved {
+            task: core.id(linux, task),
+            cgroup_id: linux.task(task).cgroup_id,
+        });
+    }
+
+    fn cpu_leaves(&mut self, _: &mut Linux, cpu: Cpu) {
+        if self.cpu(cpu).online {
+            self.leave(cpu);
+            self.view.idle.remove(cpu);
+        }
+    }
+
+    fn cpu_offline(&mut self, linux: &mut Linux, cpu: Cpu) {
+        self.leave(cpu);
+        self.view.idle.remove(cpu);
+        let mut iter = linux.iter(Dsq::Pinned(cpu), false);
+        while let Some(task) = linux.next(&mut iter) {
+            linux.move_task(&iter, task, Dsq::Global, self.settings.slice, 0);
+        }
+        let mut iter = linux.iter(Dsq::Placed(cpu), false);
+        while let Some(task) = linux.next(&mut iter) {
+            let vtime = self.settle_vtime(task);
+            linux.move_task(&iter, task, Dsq::Core, self.settings.slice, vtime);
+        }
+        let mut iter = linux.iter(Dsq::Agent, false);
+        while let Some(task) = linux.next(&mut iter) {
+            linux.move_task(&iter, task, Dsq::Global, AGENT_SLICE, 0);
+        }
+    }
+
+    fn cpu_online(&mut self, _: &mut Linux, cpu: Cpu) {
+        let state = self.cpu_mut(cpu);
+        if !std::mem::replace(&mut state.online, true) {
+            self.view.nr_online += 1;
+        }
+    }
+
+    /// Wakes idle CPUs if something waits that they would take.
+    fn timer(&mut self, linux: &mut Linux) {
+        let now = linux.now();
+        let degraded = self.latch_check(linux, now);
+        let waits = self.agent_queued && self.agent_wanted(linux, now, degraded)
+            || linux.nr_queued(Dsq::Core) > 0
+            || self.shared
+            || degraded && linux.nr_queued(Dsq::Park) > 0
+            || !degraded && self.decisions_left;
+        if !self.any_idle() {
+            return;
+        }
+        for cpu in (0..linux.nr_cpus()).map(Cpu) {
+            let state = self.cpu(cpu);
+            if waits || state.placed || state.pinned || !state.kept.is_empty() {
+                self.kick_if_idle(linux, cpu);
+            }
+        }
+    }
+
+    fn hello(&mut self, linux: &mut Linux, pid: Pid, tgid: Pid) -> Epoch {
+        let now = linux.now();
+        (self.view.agent_pid, self.view.agent_tgid) = (pid.0, tgid.0);
+        (self.agent_cpu, self.agent_last_cpu) = (None, None);
+        self.agent_queued = linux.nr_queued(Dsq::Agent) > 0;
+        self.agent_ran_at = now;
+        if !self.latch_fall(now, Reason::Hello) {
+            self.view.epoch += 1;
+        }
+        Epoch(self.view.epoch)
+    }
+
+    fn acknowledge(&mut self, epoch: Epoch) {
+        self.ack = epoch.0;
+    }
+
+    fn subscribe(&mut self, events: Events) {
+        self.events = events;
+    }
+
+    fn set_label(&mut self, _: &mut Linux, task: Thread, label: u64) -> bool {
+        self.ctx_mut(task).label = label;
+        true
+    }
+
+    fn epoch(&self) -> Epoch {
+        Epoch(self.view.epoch)
+    }
+
+    fn idle(&self) -> CpuSet {
+        self.view.idle
+    }
+
+    fn counters(&self) -> Counters {
+        self.counters
+    }
+}
+
+impl Reference {
+    fn leave(&mut self, cpu: Cpu) {
+        if std::mem::replace(&mut self.cpu_mut(cpu).online, false) {
+            self.view.nr_online -= 1;
+        }
+    }
+
+    /// The agent's thread has ended.
+    pub(crate) fn agent_gone(&mut self, now: u64) {
+        (self.view.agent_pid, self.view.agent_tgid) = (0, 0);
+        self.agent_cpu = None;
+        self.latch_fall(now, Reason::Exit);
+    }
+}

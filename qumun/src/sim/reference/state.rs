@@ -1,0 +1,364 @@
+//! What the core knows. See `state.h`.
+
+use crate::sim::core::{KICK_IDLE, KICK_PREEMPT};
+use crate::sim::linux::{Linux, Thread};
+use crate::sim::values::{Counters, RawDecision, Sabotage};
+use crate::{Cpu, CpuSet, Events};
+
+pub(super) const MS: u64 = 1_000_000;
+/// How far behind the clock of virtual time a task may wake up: its credit for having slept.
+pub(super) const LAG: u64 = 20 * MS;
+/// And how far ahead of it a task may be queued.
+pub(super) const AHEAD: u64 = 100 * MS;
+pub(super) const AGENT_SLICE: u64 = 4 * MS;
+/// While degraded: one bounded turn of the agent in this time.
+pub(super) const AGENT_PROBE: u64 = 10 * MS;
+/// Both sides' queues are looked at this often on each CPU.
+pub(super) const SHARE: u64 = 40 * MS;
+/// A task, as sides count them.
+pub(super) const SHARER: u64 = 16;
+/// What a side may be owed that had nothing to run for a while.
+pub(super) const SIDE_LAG: u64 = 20 * MS;
+/// A task that waits longer than this is served out of turn.
+pub(super) const RESCUE_AFTER: u64 = 500 * MS;
+pub(super) const RESCUE_EVERY: u64 = 50 * MS;
+pub(super) const RESCUE_SCAN: usize = 64;
+pub(super) const RESCUE_CPUS: usize = 32;
+/// Decisions taken from the ring in one dispatch, and records looked at.
+pub(super) const BATCH: usize = 32;
+pub(super) const SEEN_MAX: usize = 4 * BATCH;
+
+/// What a core is loaded with (`struct qm_config`). Times are ns.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Settings {
+    /// The slice of a decision that names none, and of the core's own.
+    pub slice: u64,
+    /// The shortest that a decision can get.
+    pub slice_min: u64,
+    /// The longest.
+    pub slice_max: u64,
+    /// D: with an event undecided for longer than this, the core takes over.
+    pub late: u64,
+    /// A running slice is cut for an agent that had no turn for so long.
+    pub preempt: u64,
+    /// No run is longer than this while others wait; 0: no limit but the slice.
+    pub max_run: u64,
+    /// The agent gets a turn this often even if nothing happens.
+    pub heartbeat: u64,
+    /// An idle CPU found by the kernel's own selection is used at once.
+    pub builtin_idle: bool,
+    /// Tasks bound to one CPU go to its local queue, ahead of all others.
+    pub keep_local: bool,
+    /// Kernel threads are never asked about.
+    pub early_kthreads: bool,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            slice: 5 * MS,
+            slice_min: 100_000,
+            slice_max: 20 * MS,
+            late: 30 * MS,
+            preempt: MS,
+            max_run: 500 * MS,
+            heartbeat: 500 * MS,
+            builtin_idle: false,
+            keep_local: false,
+            early_kthreads: false,
+        }
+    }
+}
+
+/// Where the open event of a task stands.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Custody {
+    /// Running, asleep, or in one of the core's own queues.
+    #[default]
+    None,
+    /// The event is undecided.
+    Parked,
+    /// Decided, waiting for a CPU.
+    Placed,
+}
+
+/// `struct task_ctx`.
+#[derive(Clone, Debug, Default)]
+pub(super) struct TaskCtx {
+    pub(super) generation: u64,
+    pub(super) custody: Custody,
+    pub(super) vtime: u64,
+    pub(super) exec_runtime: u64,
+    pub(super) started_at: u64,
+    pub(super) stopped_at: u64,
+    pub(super) enqueued_at: u64,
+    pub(super) placed_at: u64,
+    pub(super) label: u64,
+    pub(super) slice: u64,
+    pub(super) bucket: usize,
+    pub(super) sampled: bool,
+    pub(super) reclaim: bool,
+}
+
+/// `struct cpu_ctx`. Index 0 of a pair is the core's side, 1 the agent's.
+#[derive(Clone, Debug, Default)]
+pub(super) struct CpuCtx {
+    pub(super) served_at: [u64; 2],
+    pub(super) clock: [u64; 2],
+    pub(super) charged_at: u64,
+    pub(super) side: usize,
+    pub(super) side_n: u64,
+    pub(super) next_side: usize,
+    pub(super) next_n: u64,
+    pub(super) sample: u64,
+    pub(super) pinned: bool,
+    pub(super) placed: bool,
+    pub(super) online: bool,
+    pub(super) turn: u32,
+    pub(super) rescued_at: u64,
+    pub(super) overran_at: u64,
+    /// Decisions that came before their task: the kept part of `struct batch`.
+    pub(super) kept: Vec<RawDecision>,
+}
+
+pub(super) const BUCKETS: usize = 64;
+
+/// `struct qm_view`, as far as it is not counted elsewhere.
+#[derive(Clone, Debug, Default)]
+pub(in crate::sim) struct View {
+    pub(in crate::sim) idle: CpuSet,
+    pub(in crate::sim) normal: bool,
+    pub(in crate::sim) epoch: u64,
+    pub(in crate::sim) degraded_since: u64,
+    pub(in crate::sim) dwell: u64,
+    pub(in crate::sim) reason: usize,
+    pub(in crate::sim) entered: [u64; 4],
+    pub(in crate::sim) left: u64,
+    pub(in crate::sim) degraded_ns: u64,
+    pub(in crate::sim) longest_late: u64,
+    pub(in crate::sim) agent_ran_at: u64,
+    pub(in crate::sim) agent_pid: i32,
+    pub(in crate::sim) agent_tgid: i32,
+    pub(in crate::sim) nr_online: u64,
+    pub(in crate::sim) exited: bool,
+}
+
+/// The executable specification of the core: what `qumun-bpf/bpf/*.h` does, in Rust.
+///
+/// In our tests the C core, compiled for the host, runs in lock-step with it on random histories; a change to either
+/// side alone fails there. One CPU at a time runs code here, so a step of the C core that guards against another CPU
+/// in between has nothing to guard against. Not here: real-time tasks that take a CPU, cgroup limits, legs, partial
+/// mode.
+#[derive(Debug)]
+pub struct Reference {
+    pub(in crate::sim) settings: Settings,
+    pub(super) events: Events,
+    pub(super) sabotage: Sabotage,
+    pub(in crate::sim) view: View,
+    pub(super) ack: u64,
+    pub(super) tasks: Vec<TaskCtx>,
+    pub(super) cpus: Vec<CpuCtx>,
+    pub(in crate::sim) counters: Counters,
+    /// `struct core_state`.
+    pub(super) vnow: u64,
+    pub(super) checked: u64,
+    pub(super) left_at: u64,
+    pub(super) last_rescue: u64,
+    pub(super) rescue_cpu: u32,
+    pub(super) agent_ran_at: u64,
+    pub(super) agent_cpu: Option<Cpu>,
+    pub(super) agent_last_cpu: Option<Cpu>,
+    pub(super) agent_queued: bool,
+    pub(super) decisions_left: bool,
+    pub(super) shared: bool,
+    pub(super) preempt_at: u64,
+    pub(super) undecided: [i64; BUCKETS],
+    /// Events sent though the core had taken over, and generations sent twice: for checks.
+    pub(in crate::sim) sent_degraded: u64,
+    pub(in crate::sim) repeated: u64,
+}
+
+impl Reference {
+    /// A core with these settings, not loaded yet.
+    pub fn new(settings: Settings) -> Self {
+        Self {
+            settings,
+            events: Events::NONE,
+            sabotage: Sabotage::None,
+            view: View::default(),
+            ack: 0,
+            tasks: Vec::new(),
+            cpus: Vec::new(),
+            counters: Counters::default(),
+            vnow: 0,
+            checked: 0,
+            left_at: 0,
+            last_rescue: 0,
+            rescue_cpu: 0,
+            agent_ran_at: 0,
+            agent_cpu: None,
+            agent_last_cpu: None,
+            agent_queued: false,
+            decisions_left: false,
+            shared: false,
+            preempt_at: 0,
+            undecided: [0; BUCKETS],
+            sent_degraded: 0,
+            repeated: 0,
+        }
+    }
+
+    /// Breaks one rule.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn sabotaged(mut self, how: Sabotage) -> Self {
+        self.sabotage = how;
+        self
+    }
+
+    pub(super) fn ctx(&self, task: Thread) -> &TaskCtx {
+        &self.tasks[task.0 as usize]
+    }
+
+    pub(super) fn ctx_mut(&mut self, task: Thread) -> &mut TaskCtx {
+        &mut self.tasks[task.0 as usize]
+    }
+
+    pub(super) fn cpu(&self, cpu: Cpu) -> &CpuCtx {
+        &self.cpus[cpu.0 as usize]
+    }
+
+    pub(super) fn cpu_mut(&mut self, cpu: Cpu) -> &mut CpuCtx {
+        &mut self.cpus[cpu.0 as usize]
+    }
+
+    /// The slice of a task for which no decision names one.
+    pub(super) fn own_slice(&self, task: Thread) -> u64 {
+        match self.ctx(task).slice {
+            0 => self.settings.slice,
+            own => own,
+        }
+    }
+
+    pub(super) fn is_agent(&self, linux: &Linux, task: Thread) -> bool {
+        linux.task(task).pid.0 == self.view.agent_pid
+    }
+
+    /// Is this a CPU that a kfunc may see?
+    pub(super) fn cpu_usable(&self, cpu: Cpu) -> bool {
+        self.cpus.get(cpu.0 as usize).is_some_and(|state| state.online)
+    }
+
+    pub(super) fn cpu_is_idle(&self, cpu: Cpu) -> bool {
+        self.view.idle.contains(cpu)
+    }
+
+    pub(super) fn any_idle(&self) -> bool {
+        !self.view.idle.is_empty()
+    }
+
+    pub(super) fn kick_if_idle(&mut self, linux: &mut Linux, cpu: Cpu) -> bool {
+        let kick = self.cpu_is_idle(cpu) && self.cpu_usable(cpu);
+        if kick {
+            self.counters.kicks += 1;
+            linux.kick(cpu, KICK_IDLE);
+        }
+        kick
+    }
+
+    pub(super) fn kick_busy(&mut self, linux: &mut Linux, cpu: Cpu) {
+        self.counters.preempts += 1;
+        linux.kick(cpu, KICK_PREEMPT);
+    }
+
+    /// Wakes one idle CPU that may run the task, its last one if possible.
+    pub(super) fn kick_for(&mut self, linux: &mut Linux, task: Thread, last: Cpu) {
+        if self.kick_if_idle(linux, last) || !self.any_idle() {
+            return;
+        }
+        if let Some(cpu) = linux.pick_idle(task).filter(|&cpu| self.cpu_usable(cpu)) {
+            self.counters.kicks += 1;
+            linux.kick(cpu, KICK_IDLE);
+        }
+    }
+}
+
+/// Is `a` before `b`, on a clock that may wrap around?
+pub(super) fn before(a: u64, b: u64) -> bool {
+    (a.wrapping_sub(b) as i64) < 0
+}
+
+/// The same with the distance: is `a` more than `by` after `b`?
+pub(super) fn later_by(a: u64, b: u64, by: u64) -> bool {
+    a.wrapping_sub(b) as i64 > by as i64
+}
+
+/// As the C core shows the same, for the lock-step test.
+#[doc(hidden)]
+impl Reference {
+    /// `struct qm_view`.
+    pub fn view_words(&self, linux: &Linux) -> Vec<u64> {
+        let v = &self.view;
+        let mut online = CpuSet::EMPTY;
+        self.cpus.iter().zip(0..).for_each(|(cpu, i)| online.set(Cpu(i), cpu.online));
+        let pids = u64::from(v.agent_tgid as u32) << 32 | u64::from(v.agent_pid as u32);
+        let mut words = v.idle.words().to_vec();
+        words.extend([u64::from(v.normal), v.epoch, v.degraded_since, v.dwell, self.counters.activations]);
+        words.extend([u64::from(v.exited), u64::from(linux.nr_cpus()), v.reason as u64, pids]);
+        words.extend(v.entered);
+        words.extend([
+            v.left,
+            v.degraded_ns,
+            v.longest_late,
+            self.counters.rescued,
+            v.agent_ran_at,
+            v.nr_online,
+            0,
+        ]);
+        words.extend(online.words());
+        words
+    }
+
+    /// `struct core_state`.
+    pub fn state_words(&self) -> Vec<u64> {
+        let cpu = |cpu: Option<Cpu>| cpu.map_or(u64::MAX, |cpu| u64::from(cpu.0));
+        let mut words =
+            vec![self.vnow, self.checked, self.left_at, self.last_rescue, u64::from(self.rescue_cpu)];
+        words.extend([self.agent_ran_at, cpu(self.agent_cpu), cpu(self.agent_last_cpu)]);
+        words.extend([self.agent_queued, self.decisions_left, self.shared].map(u64::from));
+        words.push(self.preempt_at);
+        words.extend(self.undecided.map(|n| n as u64));
+        words
+    }
+
+    /// `struct cpu_ctx`.
+    pub fn cpu_words(&self, cpu: Cpu) -> Vec<u64> {
+        let c = self.cpu(cpu);
+        let mut words = [c.served_at, c.clock].concat();
+        words.extend([c.charged_at, c.side as u64, c.side_n, c.next_side as u64, c.next_n, c.sample]);
+        words.extend([c.pinned, c.placed, c.online].map(u64::from));
+        words.extend([u64::from(c.turn), c.rescued_at, c.overran_at, c.kept.len() as u64]);
+        words
+    }
+
+    /// `struct task_ctx`.
+    pub fn task_words(&self, task: Thread) -> Vec<u64> {
+        let t = self.ctx(task);
+        vec![
+            t.generation,
+            t.custody as u64,
+            t.vtime,
+            t.exec_runtime,
+            t.started_at,
+            t.stopped_at,
+            t.enqueued_at,
+            t.placed_at,
+            t.label,
+            t.slice,
+            t.bucket as u64,
+            u64::from(t.sampled),
+            u64::from(t.reclaim),
+        ]
+    }
+}
