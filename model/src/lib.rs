@@ -1,0 +1,54 @@
+//! The priority model of Gthulhu: one meaning for each word, in every layer.
+//!
+//! Plugins, the daemon and the control plane all speak of priorities by these types. They are plain values:
+//! nothing here reads, writes, waits or looks at a clock, and all that the agent's thread touches is of fixed
+//! size.
+//!
+//! # What can be said about a task
+//!
+//! A [`Priority`] has a [`Class`], and if wanted a [`Slice`] and a [`Budget`].
+//!
+//! | class | preempts | in the queue | bounded by |
+//! | --- | --- | --- | --- |
+//! | [`Isolated`](Class::Isolated) | everybody, on CPUs set aside for it | as normal, on others | those CPUs |
+//! | [`Latency`](Class::Latency), level 0 (the strongest) to 9 | whatever is strictly weaker | ahead | its budget, the floor |
+//! | [`Latency`](Class::Latency), level 10 to 20 (the weakest) | best effort | ahead, by a discount of 50 % to 5 % | its budget, the floor |
+//! | [`Normal`](Class::Normal) | best effort | by weight | |
+//! | [`BestEffort`](Class::BestEffort) | nobody | behind | |
+//!
+//! No boost is free: it is spent from a [`TokenBucket`] that fills at the budget's share, what was spent beyond
+//! it is debt in virtual time, and all boosts together leave the [`Floor`] to everything else. "Slice only"
+//! is [`Class::Normal`] with a slice.
+//!
+//! # What the older forms become
+//!
+//! | older form | class |
+//! | --- | --- |
+//! | `priority: true`; `priority` above 0 in user mode | `Latency`, level 10 |
+//! | `priority: false`; `priority` 0 in user mode | `Normal`: the slice only, if there is one |
+//! | 0 to 9 of the scale 0..20 | `Latency` of the same level: preempts |
+//! | 10 to 20 of the scale 0..20 | `Latency` of the same level: discount |
+//! | no entry | `Normal` |
+//! | *none* | `BestEffort`, `Isolated`, any budget |
+//!
+//! Why, and what was wrong with each, is told in [`legacy`].
+//!
+//! # Features
+//!
+//! `serde`: `Serialize` and `Deserialize` for all but the buckets; what is read is checked as the
+//! constructors check it, and unknown fields are refused, so that a misspelt budget is no missing one.
+
+#![forbid(unsafe_code)]
+
+mod bucket;
+mod budget;
+mod class;
+mod error;
+pub mod legacy;
+mod priority;
+
+pub use bucket::TokenBucket;
+pub use budget::{Budget, Floor};
+pub use class::{Class, Level};
+pub use error::{Error, ErrorKind};
+pub use priority::{Priority, Slice};
