@@ -26,7 +26,7 @@ pub struct Budget {
 }
 
 impl Budget {
-    /// 32 CPUs: the most that fits into a label, and more than a boost should ever need.
+    /// 32 CPUs: the most that fits into a [`Label`](crate::Label), and more than a boost should ever need.
     pub const MAX_MILLICPU: u16 = 32_000;
     /// A second. Longer bursts are a share of their own.
     pub const MAX_BURST_MS: u16 = 1_000;

@@ -14,12 +14,18 @@ pub enum ErrorKind {
     OutOfRange,
     /// A priority that an older form has no word for.
     NotExpressible,
+    /// A label that nobody can have packed.
+    Malformed,
+    /// A thread name that no thread can have.
+    InvalidName,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Reason {
     Range { what: &'static str, unit: &'static str, value: i128, min: u64, max: u64 },
     NotExpressible { what: &'static str, form: &'static str, instead: &'static str },
+    Malformed { word: u64, part: &'static str },
+    Name { why: &'static str },
 }
 
 impl Error {
@@ -28,6 +34,8 @@ impl Error {
         match self.0 {
             Reason::Range { .. } => ErrorKind::OutOfRange,
             Reason::NotExpressible { .. } => ErrorKind::NotExpressible,
+            Reason::Malformed { .. } => ErrorKind::Malformed,
+            Reason::Name { .. } => ErrorKind::InvalidName,
         }
     }
 
@@ -37,6 +45,14 @@ impl Error {
         instead: &'static str,
     ) -> Self {
         Self(Reason::NotExpressible { what, form, instead })
+    }
+
+    pub(crate) const fn malformed(word: u64, part: &'static str) -> Self {
+        Self(Reason::Malformed { word, part })
+    }
+
+    pub(crate) const fn name(why: &'static str) -> Self {
+        Self(Reason::Name { why })
     }
 }
 
@@ -68,6 +84,14 @@ impl fmt::Display for Error {
             }
             Reason::NotExpressible { what, form, instead } => {
                 write!(f, "{what} cannot be said in the {form} form: {instead}")
+            }
+            Reason::Malformed { word, part } => write!(
+                f,
+                "label {word:#018x}: its {part} makes no sense, so another program or another version packed \
+                 it: set the label anew, or to 0 for none"
+            ),
+            Reason::Name { why } => {
+                write!(f, "thread name {why}: give 1 to 15 bytes, none of them zero, as in /proc/PID/comm")
             }
         }
     }

@@ -35,7 +35,7 @@
 //!
 //! # Features
 //!
-//! `serde`: `Serialize` and `Deserialize` for all but the buckets; what is read is checked as the
+//! `serde`: `Serialize` and `Deserialize` for all but the table and the buckets; what is read is checked as the
 //! constructors check it, and unknown fields are refused, so that a misspelt budget is no missing one.
 
 #![forbid(unsafe_code)]
@@ -44,11 +44,19 @@ mod bucket;
 mod budget;
 mod class;
 mod error;
+mod identity;
+mod label;
 pub mod legacy;
 mod priority;
+mod strategy;
+mod table;
 
 pub use bucket::TokenBucket;
 pub use budget::{Budget, Floor};
 pub use class::{Class, Level};
 pub use error::{Error, ErrorKind};
+pub use identity::{CgroupId, Comm, Subject, Target, TaskNumber, ThreadId};
+pub use label::Label;
 pub use priority::{Priority, Slice};
+pub use strategy::{Lease, Strategy, StrategyId, Ttl};
+pub use table::{Generation, StrategyTable, TableBuilder};
