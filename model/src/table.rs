@@ -9,7 +9,8 @@ use crate::{CgroupId, Comm, Label, Lease, StrategyId, Subject, Target, TaskNumbe
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Generation(pub u64);
 
-/// All strategies that hold on a node. It is never changed: another one takes its place, whole.
+/// All strategies that hold on a node. It is never changed: another one takes its place, whole, see
+/// [`handover`](crate::handover).
 ///
 /// Looking something up allocates nothing and takes a few binary searches. Where several strategies are for
 /// one thread, there is one rule:
