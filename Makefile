@@ -41,16 +41,18 @@ check: lint docs loom
 	$(XTASK) api
 	$(CARGO) test --quiet -p qumun --no-default-features --features sim
 	$(CARGO) test --quiet -p qumun-bpf --no-default-features
+	$(CARGO) test --quiet -p gthulhu-model --all-features
 	$(CARGO) test --quiet -p gthulhu-plugin-gthulhu -p gthulhu-plugin-simple -p gthulhu-plugin-simple-fifo -p xtask
 
 # Every public item has a page without a warning; that it has one at all is a lint (missing_docs).
 docs:
-	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --quiet --no-deps -p qumun -p qumun-bpf --features qumun/sim
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --quiet --no-deps -p qumun -p qumun-bpf -p gthulhu-model \
+	    --features qumun/sim,gthulhu-model/serde
 
 # In a folder of its own: the flag would have everything else built again.
 loom:
 	RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR=target/loom $(CARGO) test --quiet --release \
-	    -p qumun -p qumun-bpf --no-default-features --features qumun/sim --test loom
+	    -p qumun -p qumun-bpf -p gthulhu-model --no-default-features --features qumun/sim --test loom
 
 miri:
 	CARGO_TARGET_DIR=target/miri $(CARGO) +nightly miri test --quiet -p qumun-bpf --no-default-features ring
