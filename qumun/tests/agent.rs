@@ -5,8 +5,8 @@ use std::collections::VecDeque;
 use qumun::alloc::{CountingAllocator, Guard};
 use qumun::sim::{Machine, Script, Spec};
 use qumun::{
-    Agent, Builder, Context, Cpu, Decision, Epoch, Event, Events, Exit, ExitInfo, Full, Generation, Nanos,
-    Note, Pid, Queued, Scheduler, TaskId, Verdict,
+    Agent, Builder, Context, Cpu, CpuSet, Decision, Epoch, Event, Events, Exit, ExitInfo, Full, Generation,
+    Nanos, Note, Pid, Queued, Scheduler, TaskId, Verdict,
 };
 
 #[global_allocator]
@@ -264,7 +264,7 @@ fn turns_do_not_allocate() {
 fn tasks_bound_to_a_cpu_and_others_get_the_same() {
     let machine = Machine::new(2);
     let mut agent = qumun::builder("fifo").agent(machine.backend(), Policy::default());
-    let bound = [0b01, 0b01, 0b10, 0b10].map(|cpus| machine.spawn(Spec { cpus, ..Spec::default() }));
+    let bound = [0, 0, 1, 1].map(|cpu| machine.spawn(Spec { cpus: CpuSet::of(Cpu(cpu)), ..Spec::default() }));
     let free = [(); 4].map(|()| machine.spawn(Spec::default()));
     for task in bound.into_iter().chain(free) {
         machine.wake(task);
@@ -301,7 +301,7 @@ fn notes_reach_who_subscribed() {
     machine.run(Nanos::from_millis(200), || agent.turn());
     let child = machine.fork(parent).expect("the parent is there");
     machine.set_weight(child, 200);
-    machine.set_affinity(child, 1);
+    machine.set_affinity(child, CpuSet::of(Cpu(0)));
     machine.set_cgroup(child, 42);
     machine.wake(parent);
     agent.turn();

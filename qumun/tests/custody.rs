@@ -11,7 +11,7 @@ use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::{TestError, TestRunner};
 use qumun::sim::{Config, Machine, Mode, Port, RawDecision, Sabotage, Spec};
-use qumun::{Agent, Context, Cpu, Decision, Full, Nanos, Pid, Queued, Scheduler, TaskId, Verdict};
+use qumun::{Agent, Context, Cpu, CpuSet, Decision, Full, Nanos, Pid, Queued, Scheduler, TaskId, Verdict};
 
 const CPUS: u32 = 3;
 const LIGHTEST: u32 = 50;
@@ -57,6 +57,12 @@ enum Step {
     NewAgent,
     /// Long enough with a good agent to be normal again.
     Calm,
+}
+
+fn mask(bits: u64) -> CpuSet {
+    let mut set = CpuSet::EMPTY;
+    set.set_word(0, bits);
+    set
 }
 
 struct Policy {
@@ -143,7 +149,7 @@ impl Drive {
         let machine = &self.machine;
         match *step {
             Step::Spawn { weight, cpus } if self.tasks.len() < 8 => {
-                let pid = machine.spawn(Spec { weight, cpus, ..Spec::default() });
+                let pid = machine.spawn(Spec { weight, cpus: mask(cpus), ..Spec::default() });
                 self.tasks.push((pid, weight));
                 machine.wake(pid);
             }
@@ -155,7 +161,7 @@ impl Drive {
                 machine.exit(pid);
                 self.tasks.retain(|t| t.0 != pid);
             }
-            Step::Affinity(i, cpus) => drop(machine.set_affinity(self.pid(i), cpus)),
+            Step::Affinity(i, cpus) => drop(machine.set_affinity(self.pid(i), mask(cpus))),
             Step::SliceEnd(cpu) => drop(machine.slice_end(Cpu(cpu))),
             Step::Dispatch(cpu) => drop(machine.dispatch(Cpu(cpu))),
             Step::Advance(ns) => machine.advance(Nanos(ns)),
@@ -204,13 +210,13 @@ impl Drive {
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let task = || 0..8usize;
-    let mask = || 1u64..1 << CPUS;
+    let masks = || 1u64..1 << CPUS;
     let step = prop_oneof![
-        4 => (prop_oneof![Just(100u32), LIGHTEST..300u32], mask()).prop_map(|(weight, cpus)| Step::Spawn { weight, cpus }),
+        4 => (prop_oneof![Just(100u32), LIGHTEST..300u32], masks()).prop_map(|(weight, cpus)| Step::Spawn { weight, cpus }),
         6 => task().prop_map(Step::Wake),
         3 => task().prop_map(Step::Sleep),
         1 => task().prop_map(Step::Exit),
-        3 => (task(), mask()).prop_map(|(t, m)| Step::Affinity(t, m)),
+        3 => (task(), masks()).prop_map(|(t, m)| Step::Affinity(t, m)),
         4 => (0..CPUS).prop_map(Step::SliceEnd),
         8 => (0..CPUS).prop_map(Step::Dispatch),
         3 => (0..2_000_000u64).prop_map(Step::Advance),
@@ -356,7 +362,8 @@ fn a_task_in_two_places_is_noticed() {
 #[test]
 fn the_steps_reach_every_outcome() {
     let mut runner = TestRunner::deterministic();
-    let mut sum = [0u64; 12];
+    // Not among them: ev_dead. A kernel takes a task out of its queue before it ends; the lock-step test does not.
+    let mut sum = [0u64; 11];
     let mut modes = 0;
     for _ in 0..400 {
         let (config, manner) = worlds().new_tree(&mut runner).unwrap().current();
@@ -370,7 +377,6 @@ fn the_steps_reach_every_outcome() {
             c.ev_dispatched,
             c.ev_bounced,
             c.ev_cancelled,
-            c.ev_dead,
             c.ev_taken_over,
             c.dec_applied,
             c.dec_stale,

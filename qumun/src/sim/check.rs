@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use super::latch::{DWELL_MAX, DWELL_MIN, TICK};
-use super::model::{Model, Place};
-use crate::{Cpu, Pid};
+use super::host::Host;
+use super::linux::{Dsq, Place, Thread};
+use super::machine::TIMER;
+use super::reference::{DWELL_MAX, DWELL_MIN, Reference};
+use crate::{Cpu, Nanos};
 
 /// Fails with the words that follow unless the condition holds.
 macro_rules! rule {
@@ -15,98 +17,93 @@ macro_rules! rule {
     };
 }
 
-impl Model {
+impl Host<Reference> {
     pub(super) fn check(&self) -> Result<(), String> {
         self.check_places()?;
         self.check_affinity()?;
+        if let Some(why) = &self.linux.ejected {
+            return Err(format!("the kernel has removed the scheduler: {why}"));
+        }
         self.check_ledgers()?;
-        self.check_latch()
+        self.core.check_latch(self.linux.now)
     }
 
     /// Every task that can run is in one place, and where it believes to be.
     fn check_places(&self) -> Result<(), String> {
-        let mut found: BTreeMap<Pid, Vec<Place>> = BTreeMap::new();
-        let queues =
-            [(Place::Parked, &self.parked), (Place::Shared, &self.shared), (Place::Core, &self.core)];
-        let of_cpus = self
-            .cpus
-            .iter()
-            .zip(0..)
-            .flat_map(|(c, i)| [(Place::Placed(Cpu(i)), &c.placed), (Place::Pinned(Cpu(i)), &c.pinned)]);
-        for (place, queue) in queues.into_iter().chain(of_cpus) {
-            for pid in queue.values() {
-                found.entry(*pid).or_default().push(place);
-            }
+        let linux = &self.linux;
+        let mut found: BTreeMap<Thread, Vec<Place>> = BTreeMap::new();
+        for (dsq, task) in linux.contents() {
+            found.entry(task).or_default().push(Place::Queue(dsq));
         }
-        for (cpu, i) in self.cpus.iter().zip(0..) {
+        for (cpu, i) in linux.cpus.iter().zip(0..) {
             rule!(!cpu.idle || cpu.online && cpu.running.is_none(), "CPU {i} is not idle");
-            if let Some(pid) = cpu.running {
-                found.entry(pid).or_default().push(Place::Running(Cpu(i)));
+            if let Some(task) = cpu.running {
+                found.entry(task).or_default().push(Place::Running(Cpu(i)));
             }
         }
-        for (pid, task) in &self.tasks {
-            let places = found.remove(pid).unwrap_or_default();
-            let right = if task.place == Place::Asleep { vec![] } else { vec![task.place] };
-            rule!(
-                task.runnable != places.is_empty(),
-                "pid {pid} runnable {}, found {places:?}",
-                task.runnable
-            );
-            rule!(places == right, "pid {pid} should be at {right:?} and is at {places:?}");
+        for (task, t) in linux.threads() {
+            let places = found.remove(&task).unwrap_or_default();
+            rule!(t.runnable != places.is_empty(), "pid {} runnable {}, found {places:?}", t.pid, t.runnable);
+            let right = if t.place == Place::Asleep { vec![] } else { vec![t.place] };
+            rule!(places == right, "pid {} should be at {right:?} and is at {places:?}", t.pid);
         }
         rule!(found.is_empty(), "queued, though gone: {found:?}");
         Ok(())
     }
 
     fn check_affinity(&self) -> Result<(), String> {
-        for (pid, task) in &self.tasks {
-            let allowed = |cpu: Cpu| task.allowed >> cpu.0 & 1 == 1;
-            match task.place {
+        for (_, t) in self.linux.threads() {
+            let pid = t.pid;
+            let online = |cpu: Cpu| self.linux.online.contains(cpu);
+            match t.place {
                 Place::Running(cpu) => {
-                    rule!(allowed(cpu), "pid {pid} runs on CPU {cpu}, allowed are {:#b}", task.allowed);
-                    rule!(self.cpus[cpu.0 as usize].online, "pid {pid} runs on CPU {cpu}, which is offline");
+                    rule!(t.may_run(cpu), "pid {pid} runs on CPU {cpu}, which is not allowed");
+                    rule!(online(cpu), "pid {pid} runs on CPU {cpu}, which is offline");
                 }
-                Place::Placed(cpu) => {
-                    rule!(allowed(cpu), "pid {pid} waits for CPU {cpu}, allowed are {:#b}", task.allowed);
-                    rule!(
-                        self.cpus[cpu.0 as usize].online,
-                        "pid {pid} waits for CPU {cpu}, which is offline"
-                    );
+                Place::Queue(Dsq::Placed(cpu)) => {
+                    rule!(t.may_run(cpu), "pid {pid} waits for CPU {cpu}, which is not allowed");
+                    rule!(online(cpu), "pid {pid} waits for CPU {cpu}, which is offline");
                 }
-                Place::Pinned(cpu) => {
-                    rule!(task.allowed == 1 << cpu.0, "pid {pid} is not pinned to CPU {cpu}")
+                Place::Queue(Dsq::Pinned(cpu)) => {
+                    rule!(t.nr_allowed() == 1 && t.may_run(cpu), "pid {pid} is not pinned to CPU {cpu}");
                 }
-                Place::Parked => {
-                    rule!(!task.allowed.is_power_of_two(), "pid {pid} has one CPU only and is parked");
+                Place::Queue(Dsq::Park) => {
+                    let one = t.nr_allowed() == 1 && self.linux.nr_cpus() > 1;
+                    rule!(!one, "pid {pid} has one CPU only and is parked");
                 }
-                Place::Asleep | Place::Shared | Place::Core => {}
+                _ => {}
             }
         }
         Ok(())
     }
 
     fn check_ledgers(&self) -> Result<(), String> {
-        let c = &self.counters;
-        let open = self.outstanding();
+        let (c, linux) = (&self.core.counters, &self.linux);
+        let open = self.core.outstanding();
         let ended = c.ev_dispatched + c.ev_bounced + c.ev_cancelled + c.ev_dead + c.ev_taken_over;
         rule!(c.ev_sent == ended + open, "{} events sent, {ended} ended, {open} open", c.ev_sent);
-        let settled = c.dec_applied + c.dec_bounced + c.dec_stale + c.dec_refused;
+        let settled = c.dec_applied + c.dec_bounced + c.dec_stale + c.dec_refused + self.core.kept();
         rule!(c.dec_drained == settled, "{} decisions drained, {settled} settled", c.dec_drained);
         rule!(c.ev_dispatched == c.dec_applied, "events dispatched and decisions applied differ");
         rule!(c.ev_bounced == c.dec_bounced, "events and decisions bounced differ");
-        rule!(self.events.len() <= self.config.event_ring, "the event ring overflowed");
-        rule!(self.decisions.len() <= self.config.decision_ring, "the decision ring overflowed");
-        rule!(self.repeated == 0, "{} events with a generation that was used before", self.repeated);
+        rule!(linux.events.len() <= linux.event_room, "the event ring overflowed");
+        rule!(linux.decisions.len() <= linux.decision_room, "the decision ring overflowed");
+        let repeated = self.core.repeated;
+        rule!(repeated == 0, "{repeated} events with a generation that was used before");
         Ok(())
     }
+}
 
-    fn check_latch(&self) -> Result<(), String> {
-        rule!(self.sent_degraded == 0, "{} events sent while the core schedules", self.sent_degraded);
-        let dwell = self.latch.dwell;
-        rule!(dwell >= DWELL_MIN && dwell <= DWELL_MAX, "the dwell is {dwell}");
-        if let Some(at) = self.oldest_undecided().filter(|_| self.is_normal()) {
-            let age = self.now - at;
-            let limit = self.config.late + TICK;
+impl Reference {
+    fn check_latch(&self, now: Nanos) -> Result<(), String> {
+        let sent = self.sent_degraded;
+        rule!(sent == 0, "{sent} events sent while the core schedules");
+        let dwell = self.view.dwell;
+        rule!((DWELL_MIN..=DWELL_MAX).contains(&dwell), "the dwell is {}", Nanos(dwell));
+        if let Some(at) = self.oldest_undecided().filter(|_| self.view.normal) {
+            let age = now - at;
+            // Ages are looked at in buckets of 4.2 ms, of which the youngest and the oldest may be cut.
+            let limit = Nanos(self.settings.late) + TIMER + Nanos::from_millis(9);
             rule!(age <= limit, "an event is undecided for {age}, and the core has not taken over");
         }
         Ok(())

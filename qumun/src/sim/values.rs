@@ -1,11 +1,11 @@
 //! What goes into a machine and what it shows.
 
-use crate::{Decision, Epoch, Nanos, Pid};
+use crate::{CpuSet, Decision, Epoch, Nanos, Pid};
 
 /// Settings of a [`Machine`](super::Machine). The defaults are those of the real core.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// CPUs, 1..=64.
+    /// CPUs, 1..=1024.
     pub nr_cpus: u32,
     /// How many events fit the ring.
     pub event_ring: usize,
@@ -72,8 +72,8 @@ pub enum Sabotage {
 pub struct Spec {
     /// 1..10000; 100 is nice 0.
     pub weight: u32,
-    /// Where it may run: one bit a CPU. CPUs that do not exist are ignored; none left means all.
-    pub cpus: u64,
+    /// Where it may run. CPUs that do not exist are ignored; none left means all.
+    pub cpus: CpuSet,
     /// Is it a kernel thread?
     pub kthread: bool,
     /// Its process; `None`: one of its own.
@@ -86,7 +86,7 @@ pub struct Spec {
 
 impl Default for Spec {
     fn default() -> Self {
-        Self { weight: 100, cpus: u64::MAX, kthread: false, tgid: None, cgroup_id: 1, comm: "task" }
+        Self { weight: 100, cpus: CpuSet::ALL, kthread: false, tgid: None, cgroup_id: 1, comm: "task" }
     }
 }
 

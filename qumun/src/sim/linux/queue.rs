@@ -240,4 +240,20 @@ impl Linux {
             Place::Between | Place::Asleep | Place::Running(_) => {}
         }
     }
+
+    /// All queues with what is in them: for checks.
+    pub(crate) fn contents(&self) -> impl Iterator<Item = (Dsq, Thread)> + '_ {
+        let cpus = || (0..self.nr_cpus()).map(Cpu);
+        let dsqs = [Dsq::Park, Dsq::Shared, Dsq::Core, Dsq::Agent, Dsq::Global];
+        let dsqs = dsqs.into_iter().chain(cpus().map(Dsq::Pinned)).chain(cpus().map(Dsq::Placed));
+        let local = cpus().flat_map(|cpu| {
+            self.cpus[cpu.0 as usize].local.iter().map(move |&task| (Dsq::Local(cpu), task))
+        });
+        dsqs.flat_map(|dsq| self.queues.get(dsq).values().map(move |&task| (dsq, task))).chain(local)
+    }
+
+    /// CPUs that found nothing to run.
+    pub(crate) fn nr_idle(&self) -> u32 {
+        self.idle.len()
+    }
 }

@@ -4,8 +4,8 @@ use super::state::{BUCKETS, MS, Reference};
 use crate::sim::linux::{Dsq, Linux};
 use crate::sim::values::{Reason, Sabotage};
 
-pub(super) const DWELL_MIN: u64 = 100 * MS;
-const DWELL_MAX: u64 = 2_000 * MS;
+pub(in crate::sim) const DWELL_MIN: u64 = 100 * MS;
+pub(in crate::sim) const DWELL_MAX: u64 = 2_000 * MS;
 /// A takeover this soon after the last return doubles the dwell.
 const RELAPSE: u64 = 1_000 * MS;
 /// A bucket of `undecided` is 2^22 ns wide.

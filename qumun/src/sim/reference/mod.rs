@@ -13,4 +13,5 @@ mod rescue;
 mod sides;
 mod state;
 
+pub(super) use latch::{DWELL_MAX, DWELL_MIN};
 pub use state::{Reference, Settings};

@@ -294,6 +294,38 @@ pub(super) fn later_by(a: u64, b: u64, by: u64) -> bool {
     a.wrapping_sub(b) as i64 > by as i64
 }
 
+/// For who looks from outside.
+impl Reference {
+    /// The agent that greeted last, if it lives.
+    pub(crate) fn agent(&self) -> Option<crate::Pid> {
+        (self.view.agent_pid != 0).then_some(crate::Pid(self.view.agent_pid))
+    }
+
+    pub(crate) fn is_normal(&self) -> bool {
+        self.view.normal
+    }
+
+    pub(crate) fn agent_ran_at(&self) -> u64 {
+        self.agent_ran_at
+    }
+
+    /// Events that are open.
+    pub(crate) fn outstanding(&self) -> u64 {
+        self.tasks.iter().filter(|t| t.custody == Custody::Parked).count() as u64
+    }
+
+    /// Decisions that came too early and wait.
+    pub(crate) fn kept(&self) -> u64 {
+        self.cpus.iter().map(|cpu| cpu.kept.len() as u64).sum()
+    }
+
+    /// When the oldest open event was sent.
+    pub(crate) fn oldest_undecided(&self) -> Option<crate::Nanos> {
+        let open = self.tasks.iter().filter(|t| t.custody == Custody::Parked);
+        open.map(|t| crate::Nanos(t.enqueued_at)).min()
+    }
+}
+
 /// As the C core shows the same, for the lock-step test.
 #[doc(hidden)]
 impl Reference {

@@ -1,0 +1,157 @@
+//! The agent as a task of the machine: what it reads at the beginning of a turn and what the core sees at its end.
+
+use std::collections::VecDeque;
+
+use super::Sim;
+use crate::sim::core::Core;
+use crate::sim::values::RawDecision;
+use crate::{Backend, Cpu, CpuSet, Decision, Epoch, Event, Events, ExitInfo, Full, IdleView, Nanos, Scheduler};
+
+/// What a turn of the agent takes, in CPU time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Costs {
+    /// A turn, whatever it does.
+    pub turn: Nanos,
+    /// Each event.
+    pub event: Nanos,
+    /// Each decision.
+    pub decision: Nanos,
+}
+
+impl Default for Costs {
+    fn default() -> Self {
+        Self { turn: Nanos(700), event: Nanos(120), decision: Nanos(80) }
+    }
+}
+
+/// The agent's end of both rings.
+#[derive(Debug)]
+pub struct Wire {
+    events: VecDeque<Event>,
+    sent: Vec<RawDecision>,
+    room: usize,
+    epoch: Epoch,
+    acknowledged: Option<Epoch>,
+    now: Nanos,
+    idle: IdleView,
+    online: CpuSet,
+    here: Option<Cpu>,
+    received: u64,
+    pub(super) kicked: Vec<Cpu>,
+}
+
+impl Wire {
+    pub(super) fn new(nr_cpus: u32) -> Self {
+        Self {
+            events: VecDeque::new(),
+            sent: Vec::new(),
+            room: 0,
+            epoch: Epoch(0),
+            acknowledged: None,
+            now: Nanos::ZERO,
+            idle: IdleView::new(nr_cpus),
+            online: CpuSet::first_n(nr_cpus),
+            here: None,
+            received: 0,
+            kicked: Vec::new(),
+        }
+    }
+}
+
+impl Backend for Wire {
+    fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
+    fn acknowledge(&mut self, epoch: Epoch) {
+        self.acknowledged = Some(epoch);
+    }
+
+    fn refresh(&mut self) {}
+
+    fn subscribe(&mut self, _: Events) {}
+
+    fn idle(&self) -> &IdleView {
+        &self.idle
+    }
+
+    fn online(&self) -> Option<&CpuSet> {
+        Some(&self.online)
+    }
+
+    fn here(&self) -> Option<Cpu> {
+        self.here
+    }
+
+    fn now(&self) -> Nanos {
+        self.now
+    }
+
+    fn receive(&mut self) -> Option<Event> {
+        let event = self.events.pop_front()?;
+        self.received += 1;
+        Some(event)
+    }
+
+    fn send(&mut self, decision: &Decision) -> Result<(), Full> {
+        if self.sent.len() >= self.room {
+            return Err(Full(*decision));
+        }
+        self.sent.push(RawDecision::from(decision));
+        Ok(())
+    }
+
+    fn publish(&mut self) {}
+
+    fn rest(&mut self, _: bool) {}
+
+    fn exited(&mut self) -> Option<ExitInfo> {
+        None
+    }
+}
+
+impl<S: Scheduler> Sim<S> {
+    /// A new agent greets, and wants a CPU.
+    pub(super) fn greet(&mut self) {
+        let pid = self.host.linux.task(self.agent_task).pid;
+        self.host.core.hello(&mut self.host.linux, pid, pid);
+        self.host.wake(self.agent_task, None);
+        self.see_to_kicks();
+    }
+
+    /// Reads what there is and lets the policy decide. The core sees the decisions when the turn's time has passed.
+    pub(super) fn begin_turn(&mut self, cpu: Cpu) {
+        let wire = self.agent.backend_mut();
+        std::mem::swap(&mut wire.events, &mut self.host.linux.events);
+        // What is left over from the turn before is older: it comes first.
+        while let Some(event) = self.host.linux.events.pop_back() {
+            wire.events.push_front(event);
+        }
+        wire.received = 0;
+        wire.now = self.host.linux.now;
+        wire.epoch = self.host.core.epoch();
+        wire.here = Some(cpu);
+        wire.room = self.host.linux.decision_room.saturating_sub(self.host.linux.decisions.len());
+        for (index, &word) in self.host.core.idle().words().iter().enumerate() {
+            wire.idle.set_word(index, word);
+        }
+        self.agent.turn();
+        let wire = self.agent.backend_mut();
+        let costs = self.setup.costs;
+        let time = costs.turn.0 + costs.event.0 * wire.received + costs.decision.0 * wire.sent.len() as u64;
+        self.agent_left = Some(time.max(1));
+    }
+
+    pub(super) fn end_turn(&mut self) {
+        self.agent_left = None;
+        let wire = self.agent.backend_mut();
+        if let Some(epoch) = wire.acknowledged.take() {
+            self.host.core.acknowledge(epoch);
+        }
+        for decision in wire.sent.drain(..) {
+            self.host.linux.write_decision(decision);
+        }
+        self.host.linux.publish();
+    }
+}
