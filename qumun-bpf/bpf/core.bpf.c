@@ -74,6 +74,27 @@ __noinline int call_agent(s32 cpu, u64 now)
 	return 0;
 }
 
+/*
+ * Is this CPU the only one for the task, now? On a machine of one CPU that is true of every task and
+ * means nothing: the CPU cannot go away, so the agent may decide for all but the kernel's threads.
+ */
+static __always_inline bool bound_to_cpu(struct task_struct *p)
+{
+	if (p->nr_cpus_allowed == 1)
+		return config.nr_cpu_ids > 1 || (p->flags & PF_KTHREAD);
+	return is_migration_disabled(p);
+}
+
+/*
+ * Has the task that wants to go on here a place in the policy's order that only the agent knows? The kernel asks for
+ * work before it queues that task again, so any other would come first, whatever the order says: two tasks on one CPU
+ * would take turns whatever their weights are.
+ */
+static __always_inline bool competes(struct cpu_ctx *cc, struct task_struct *prev)
+{
+	return (READ_ONCE(core.shared) || READ_ONCE(cc->placed)) && !bound_to_cpu(prev);
+}
+
 /* --- a task becomes runnable ------------------------------------------------------------------ */
 
 OPS3(s32, pick_cpu, struct task_struct *, p, s32, prev_cpu, u64, wake_flags)
@@ -136,17 +157,6 @@ static __always_inline void enqueue_pinned(struct task_struct *p, struct task_ct
 	t->placed_at = now;
 	dsq_insert_vtime(p, DSQ_PINNED(cpu), own_slice(t), settle_vtime(t), flags);
 	kick_if_idle(cpu);
-}
-
-/*
- * Is this CPU the only one for the task, now? On a machine of one CPU that is true of every task and
- * means nothing: the CPU cannot go away, so the agent may decide for all but the kernel's threads.
- */
-static __always_inline bool bound_to_cpu(struct task_struct *p)
-{
-	if (p->nr_cpus_allowed == 1)
-		return config.nr_cpu_ids > 1 || (p->flags & PF_KTHREAD);
-	return is_migration_disabled(p);
 }
 
 OPS2(void, enqueue, struct task_struct *, p, u64, flags)
@@ -230,7 +240,10 @@ OPS2(void, dispatch, s32, cpu, struct task_struct *, prev)
 			set_slice(prev, AGENT_SLICE_NS);
 		return;
 	}
-	if (core.agent_queued && agent_wanted(now, degraded) && dsq_to_local(DSQ_AGENT)) {
+	if (core.agent_queued &&
+	    (agent_wanted(now, degraded) ||
+	     (!degraded && prev && (prev->scx.flags & SCX_TASK_QUEUED) && competes(cc, prev))) &&
+	    dsq_to_local(DSQ_AGENT)) {
 		/* An earlier agent may still be among them. */
 		core.agent_queued = scx_bpf_dsq_nr_queued(DSQ_AGENT) > 0;
 		return;

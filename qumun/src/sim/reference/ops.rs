@@ -19,6 +19,12 @@ impl Reference {
         linux.pending_events() > 0 || later_by(now, self.agent_ran_at, self.settings.heartbeat)
     }
 
+    /// Has the task that wants to go on here a place in the policy's order that only the agent knows? While it is in
+    /// no queue, any other task would come first.
+    fn competes(&self, linux: &Linux, cpu: Cpu, prev: Thread) -> bool {
+        (self.shared || self.cpu(cpu).placed) && !bound_to_cpu(linux, prev)
+    }
+
     /// Gets a CPU for the agent: an idle one if there is one.
     fn call_agent(&mut self, linux: &mut Linux, cpu: Cpu, now: u64) {
         if self.agent_cpu.is_some() || !self.agent_queued {
@@ -91,6 +97,12 @@ impl Reference {
         self.counters.overruns += 1;
         linux.set_slice(task, 0);
     }
+}
+
+/// Is its CPU the only one for the task? On a machine of one CPU that means nothing.
+fn bound_to_cpu(linux: &Linux, task: Thread) -> bool {
+    let task = linux.task(task);
+    task.nr_allowed() == 1 && (linux.nr_cpus() > 1 || task.kthread)
 }
 
 impl Core for Reference {
@@ -189,7 +201,7 @@ impl Core for Reference {
         }
         self.cancel_event(task);
         let kthread = linux.task(task).kthread;
-        if linux.task(task).nr_allowed() == 1 && (linux.nr_cpus() > 1 || kthread) {
+        if bound_to_cpu(linux, task) {
             self.counters.kernel_direct += 1;
             return self.enqueue_pinned(linux, task, cpu, now);
         }
@@ -247,7 +259,9 @@ impl Core for Reference {
             }
             return;
         }
-        if self.agent_queued && self.agent_wanted(linux, now, degraded) && linux.move_to_local(Dsq::Agent) {
+        let wanted = self.agent_wanted(linux, now, degraded)
+            || !degraded && prev.is_some_and(|prev| self.competes(linux, cpu, prev));
+        if self.agent_queued && wanted && linux.move_to_local(Dsq::Agent) {
             self.agent_queued = linux.nr_queued(Dsq::Agent) > 0;
             return;
         }
