@@ -221,10 +221,12 @@ OPS2(void, dispatch, s32, cpu, struct task_struct *, prev)
 	struct cpu_ctx *cc = cpu_ctx(cpu);
 	u64 now = now_ns();
 	bool prev_is_agent = prev && prev->pid == view.agent_pid;
+	/* It wants to go on, and is in no queue yet. */
+	bool goes_on = prev && !prev_is_agent && (prev->scx.flags & SCX_TASK_QUEUED);
 	bool degraded = latch_check(now);
 
 	if (!degraded) {
-		bool was_free = !READ_ONCE(cc->pinned) && !READ_ONCE(cc->placed) && !READ_ONCE(core.shared) &&
+		bool was_free = !goes_on && !READ_ONCE(cc->pinned) && !READ_ONCE(cc->placed) && !READ_ONCE(core.shared) &&
 				  scx_bpf_dsq_nr_queued(DSQ_CORE) <= 0;
 
 		if (!take_decisions(cpu, now, was_free) && was_free)
@@ -241,16 +243,14 @@ OPS2(void, dispatch, s32, cpu, struct task_struct *, prev)
 		return;
 	}
 	if (core.agent_queued &&
-	    (agent_wanted(now, degraded) ||
-	     (!degraded && prev && (prev->scx.flags & SCX_TASK_QUEUED) && competes(cc, prev))) &&
-	    dsq_to_local(DSQ_AGENT)) {
+	    (agent_wanted(now, degraded) || (!degraded && goes_on && competes(cc, prev))) && dsq_to_local(DSQ_AGENT)) {
 		/* An earlier agent may still be among them. */
 		core.agent_queued = scx_bpf_dsq_nr_queued(DSQ_AGENT) > 0;
 		return;
 	}
-	if (take_work(cpu, now, degraded, prev && (prev->scx.flags & SCX_TASK_QUEUED)))
+	if (take_work(cpu, now, degraded, goes_on))
 		return;
-	if (prev && (prev->scx.flags & SCX_TASK_QUEUED)) {
+	if (goes_on) {
 		count()->kept++;
 		set_slice(prev, config.slice_ns);
 	}

@@ -4,7 +4,7 @@
 use super::core::{Core, ENQ_LAST, ENQ_WAKEUP, KICK_PREEMPT};
 use super::linux::{Dsq, Linux, Place, Thread};
 use super::values::Spec;
-use crate::{Cpu, CpuSet, Event, Nanos};
+use crate::{Cpu, CpuSet, Event, Nanos, Pid};
 
 /// The slice that the kernel gives by itself (`SCX_SLICE_DFL`).
 const SLICE_DEFAULT: u64 = 20_000_000;
@@ -40,6 +40,18 @@ impl<C: Core> Host<C> {
         self.core.init_task(&mut self.linux, task, parent);
         self.core.enable(&mut self.linux, task);
         task
+    }
+
+    /// The thread of an agent that lives outside: it has a number that no task has.
+    pub(crate) fn spawn_hidden(&mut self, pid: Pid) -> Thread {
+        let task = self.spawn(&Spec { comm: "agent", ..Spec::default() }, CpuSet::ALL, None);
+        self.linux.hide(task, pid);
+        task
+    }
+
+    /// A task stops wanting to run, wherever it is.
+    pub(crate) fn stop(&mut self, task: Thread) {
+        self.take_off(task);
     }
 
     /// A task wakes up; `by` runs where it runs. `false` if it does not sleep.

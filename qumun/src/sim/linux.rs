@@ -302,10 +302,18 @@ impl Linux {
         task.allowed = (allowed != all).then(|| Box::new(allowed));
     }
 
+    /// Gives a task a number that is not in the table; the one it had is free again.
+    pub(crate) fn hide(&mut self, task: Thread, pid: Pid) {
+        self.pids.pop();
+        self.next_pid -= 1;
+        let t = self.task_mut(task);
+        (t.pid, t.tgid) = (pid, pid);
+    }
+
     pub(crate) fn free_task(&mut self, task: Thread) {
         let pid = self.task(task).pid;
         self.task_mut(task).alive = false;
-        if let Some(slot) = usize::try_from(pid.0 - FIRST_PID).ok().and_then(|at| self.pids.get_mut(at)) {
+        if let Some(slot) = usize::try_from(pid.0.wrapping_sub(FIRST_PID)).ok().and_then(|at| self.pids.get_mut(at)) {
             *slot = NOBODY;
         }
         self.free.push(task.0);

@@ -38,6 +38,8 @@ struct World {
     host: RefCell<Host<Reference>>,
     config: Config,
     agents: Cell<i32>,
+    /// The thread of the agent that greeted last.
+    agent: Cell<Option<Thread>>,
     next_timer: Cell<Nanos>,
     exited: RefCell<Option<ExitInfo>>,
 }
@@ -67,7 +69,7 @@ impl Machine {
         Self(Rc::new(World {
             host: RefCell::new(host),
             config,
-            agents: Cell::new(0),
+            agents: Cell::new(0), agent: Cell::new(None),
             next_timer,
             exited: RefCell::default(),
         }))
@@ -79,10 +81,12 @@ impl Machine {
         self.0.agents.set(self.0.agents.get() + 1);
         let agent = Pid(FIRST_AGENT + 1 - self.0.agents.get());
         let mut host = self.0.host.borrow_mut();
+        let thread = host.spawn_hidden(agent);
         let Host { linux, core, .. } = &mut *host;
         core.acknowledge(Epoch(0));
         core.hello(linux, agent, agent);
-        Port { machine: self.clone(), agent, idle: IdleView::new(self.0.config.nr_cpus) }
+        self.0.agent.set(Some(thread));
+        Port { machine: self.clone(), agent, thread, idle: IdleView::new(self.0.config.nr_cpus) }
     }
 
     /// Makes a task, asleep. [`fork`](Self::fork) makes one that has a parent.
@@ -250,20 +254,51 @@ impl Machine {
         let end = self.now() + time;
         while self.now() < end {
             turn();
+            self.wake_agent();
             for _ in 0..ROUNDS {
-                for cpu in 0..self.0.config.nr_cpus {
-                    // In a kernel the agent would get this CPU first.
-                    if self.has_events() {
-                        turn();
-                    }
-                    self.dispatch(Cpu(cpu));
+                for cpu in (0..self.0.config.nr_cpus).map(Cpu) {
+                    self.work(cpu, &mut turn);
                 }
                 // Who had to queue again is answered in the same moment, if there is a CPU for it.
                 if !self.has_events() || !self.0.host.borrow().linux.cpus.iter().any(|rq| rq.idle) {
                     break;
                 }
             }
+            self.stop_agent();
             self.pass(Nanos::from_millis(1).min(end - self.now()), false);
+        }
+    }
+
+    /// A CPU looks for work; if it is the agent that it finds, this is its turn.
+    fn work<R>(&self, cpu: Cpu, turn: &mut impl FnMut() -> R) {
+        for _ in 0..ROUNDS {
+            let running = self.dispatch(cpu);
+            if running.is_none_or(|pid| pid.0 > FIRST_AGENT) {
+                return;
+            }
+            turn();
+            let mut host = self.0.host.borrow_mut();
+            if let Some(agent) = self.0.agent.get() {
+                host.linux.set_slice(agent, 0);
+            }
+        }
+        // It was called again and again, and left undone what it was called for.
+        self.stop_agent();
+        self.dispatch(cpu);
+    }
+
+    fn wake_agent(&self) {
+        if let Some(agent) = self.0.agent.get() {
+            self.0.host.borrow_mut().wake(agent, None);
+        }
+    }
+
+    /// Outside of [`run`](Self::run) its turns are the test's.
+    fn stop_agent(&self) {
+        if let Some(agent) = self.0.agent.get() {
+            let mut host = self.0.host.borrow_mut();
+            host.stop(agent);
+            host.linux.woken.clear();
         }
     }
 
@@ -303,7 +338,7 @@ impl Machine {
         let host = self.0.host.borrow();
         let waits = |place| !matches!(place, Place::Asleep | Place::Running(_));
         let mut pids: Vec<_> =
-            host.linux.threads().filter(|(_, t)| waits(t.place)).map(|(_, t)| t.pid).collect();
+            host.linux.threads().filter(|(_, t)| waits(t.place) && t.pid.0 > FIRST_AGENT).map(|(_, t)| t.pid).collect();
         pids.sort_unstable();
         pids
     }
@@ -372,6 +407,7 @@ impl Reference {
 pub struct Port {
     machine: Machine,
     agent: Pid,
+    thread: Thread,
     idle: IdleView,
 }
 
@@ -442,10 +478,9 @@ impl Backend for Port {
 
 impl Drop for Port {
     fn drop(&mut self) {
-        let mut host = self.host();
-        if host.core.agent() == Some(self.agent) {
-            let now = host.linux.now.0;
-            host.core.agent_gone(now);
+        self.host().exit(self.thread);
+        if self.machine.0.agent.get() == Some(self.thread) {
+            self.machine.0.agent.set(None);
         }
     }
 }
