@@ -11,8 +11,9 @@
 //!
 //! let machine = Machine::new(2);
 //! let mut agent = qumun::builder("fifo").agent(machine.backend(), SimpleFifo::new(Nanos::from_millis(3)));
-//! let task = machine.spawn(Spec::default());
-//! machine.wake(task);
+//! for task in [(); 3].map(|()| machine.spawn(Spec::default())) {
+//!     machine.wake(task);
+//! }
 //! machine.run(Nanos::from_millis(500), || agent.turn());
 //! assert!(machine.counters().ev_dispatched > 50);
 //! ```
