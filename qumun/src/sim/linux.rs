@@ -313,7 +313,9 @@ impl Linux {
     pub(crate) fn free_task(&mut self, task: Thread) {
         let pid = self.task(task).pid;
         self.task_mut(task).alive = false;
-        if let Some(slot) = usize::try_from(pid.0.wrapping_sub(FIRST_PID)).ok().and_then(|at| self.pids.get_mut(at)) {
+        if let Some(slot) =
+            usize::try_from(pid.0.wrapping_sub(FIRST_PID)).ok().and_then(|at| self.pids.get_mut(at))
+        {
             *slot = NOBODY;
         }
         self.free.push(task.0);

@@ -69,7 +69,8 @@ impl Machine {
         Self(Rc::new(World {
             host: RefCell::new(host),
             config,
-            agents: Cell::new(0), agent: Cell::new(None),
+            agents: Cell::new(0),
+            agent: Cell::new(None),
             next_timer,
             exited: RefCell::default(),
         }))
@@ -337,8 +338,12 @@ impl Machine {
     pub fn waiting(&self) -> Vec<Pid> {
         let host = self.0.host.borrow();
         let waits = |place| !matches!(place, Place::Asleep | Place::Running(_));
-        let mut pids: Vec<_> =
-            host.linux.threads().filter(|(_, t)| waits(t.place) && t.pid.0 > FIRST_AGENT).map(|(_, t)| t.pid).collect();
+        let mut pids: Vec<_> = host
+            .linux
+            .threads()
+            .filter(|(_, t)| waits(t.place) && t.pid.0 > FIRST_AGENT)
+            .map(|(_, t)| t.pid)
+            .collect();
         pids.sort_unstable();
         pids
     }

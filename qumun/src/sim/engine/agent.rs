@@ -5,7 +5,9 @@ use std::collections::VecDeque;
 use super::Sim;
 use crate::sim::core::Core;
 use crate::sim::values::RawDecision;
-use crate::{Backend, Cpu, CpuSet, Decision, Epoch, Event, Events, ExitInfo, Full, IdleView, Nanos, Scheduler};
+use crate::{
+    Backend, Cpu, CpuSet, Decision, Epoch, Event, Events, ExitInfo, Full, IdleView, Nanos, Scheduler,
+};
 
 /// What a turn of the agent takes, in CPU time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,6 +58,12 @@ impl Wire {
             received: 0,
             kicked: Vec::new(),
         }
+    }
+}
+
+impl Wire {
+    pub(super) fn set_online(&mut self, cpu: Cpu, online: bool) {
+        self.online.set(cpu, online);
     }
 }
 

@@ -18,6 +18,10 @@ pub(super) enum Happening {
     Tick,
     /// The core's timer.
     Timer,
+    /// Has anybody waited for too long?
+    Watchdog,
+    /// A stopped agent goes on.
+    AgentWakes,
 }
 
 /// The first comes out of the heap first; of those at one time the one that was put in first.
@@ -56,7 +60,9 @@ impl Random {
     pub(super) fn span(&mut self, span: Span) -> u64 {
         match span {
             Span::Fixed(time) => time.0.max(1),
-            Span::Uniform(low, high) => low.0.saturating_add(self.next() % (high.0.saturating_sub(low.0)).max(1)).max(1),
+            Span::Uniform(low, high) => {
+                low.0.saturating_add(self.next() % (high.0.saturating_sub(low.0)).max(1)).max(1)
+            }
             Span::Exponential(mean) => {
                 // 53 bits, never 0.
                 let unit = ((self.next() >> 11) + 1) as f64 / (1u64 << 53) as f64;

@@ -13,12 +13,12 @@ use super::core::Core;
 use super::host::Host;
 use super::linux::{Dsq, Linux, Place, Thread};
 use super::reference::{Reference, Settings};
-use super::values::{Counters, Latch, Spec};
+use super::values::{Counters, Latch, RawDecision, Spec};
 use crate::{Agent, Builder, Cpu, CpuSet, Nanos, Pid, Scheduler, Topology};
 pub use agent::{Costs, Wire};
 use clock::{Due, Happening};
-pub use figures::{Histogram, TaskFigures, jain};
 use figures::DISTANCES;
+pub use figures::{Histogram, TaskFigures, jain};
 pub use program::{Group, Span, Step, Workload};
 
 /// The machine and the manners of a simulation. Times are of simulated time.
@@ -58,6 +58,10 @@ impl Setup {
         }
     }
 }
+
+/// How often the watchdog looks, and how long a task may want to run and not (the kernel's, as we set it).
+const WATCH: Nanos = Nanos::from_millis(1_000);
+const STALL: Nanos = Nanos::from_millis(5_000);
 
 /// What a task does now.
 #[derive(Debug)]
@@ -108,6 +112,7 @@ pub struct Sim<S: Scheduler> {
     agent_task: Thread,
     agent_left: Option<u64>,
     agent_ran: u64,
+    agent_stopped: bool,
     queue: BinaryHeap<Due>,
     order: u64,
     tick_armed: bool,
@@ -127,7 +132,12 @@ impl<S: Scheduler> fmt::Debug for Sim<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { host, happened, waiting, idle, .. } = self;
         let now = host.linux.now;
-        f.debug_struct("Sim").field("now", &now).field("happened", happened).field("waiting", waiting).field("idle", idle).finish_non_exhaustive()
+        f.debug_struct("Sim")
+            .field("now", &now)
+            .field("happened", happened)
+            .field("waiting", waiting)
+            .field("idle", idle)
+            .finish_non_exhaustive()
     }
 }
 
@@ -170,6 +180,7 @@ impl<S: Scheduler> Sim<S> {
             agent_task,
             agent_left: None,
             agent_ran: 0,
+            agent_stopped: false,
             queue: BinaryHeap::new(),
             order: 0,
             tick_armed: false,
@@ -186,6 +197,7 @@ impl<S: Scheduler> Sim<S> {
             setup,
         };
         sim.greet();
+        sim.at(began + WATCH, Happening::Watchdog);
         for group in 0..sim.groups.len() {
             for _ in 0..sim.groups[group].count {
                 let begins = sim.groups[group].begins;
@@ -235,6 +247,12 @@ impl<S: Scheduler> Sim<S> {
                 self.schedule(cpu);
             }
             Happening::Tick => self.tick(),
+            Happening::Watchdog => self.watch(),
+            Happening::AgentWakes => {
+                self.agent_stopped = false;
+                self.host.wake(self.agent_task, None);
+                self.see_to_kicks();
+            }
             Happening::Timer => {
                 self.timer_armed = false;
                 self.host.timer(Cpu(0));
@@ -490,7 +508,9 @@ impl<S: Scheduler> Sim<S> {
     /// It was on a CPU and still wants to be.
     fn put_off(&mut self, task: Thread) {
         let now = self.host.linux.now;
-        if !self.host.linux.task(task).runnable || matches!(self.host.linux.task(task).place, Place::Running(_)) {
+        if !self.host.linux.task(task).runnable
+            || matches!(self.host.linux.task(task).place, Place::Running(_))
+        {
             return;
         }
         if let Some(actor) = self.actor(task) {
@@ -651,6 +671,79 @@ impl<S: Scheduler> Sim<S> {
             }
         }
         self.see_to_kicks();
+    }
+}
+
+/// What may happen to a machine, while it works.
+impl<S: Scheduler> Sim<S> {
+    /// Stops the agent for some time, as SIGSTOP does.
+    pub fn stop_agent(&mut self, time: Nanos) {
+        let cpu = match self.host.linux.task(self.agent_task).place {
+            Place::Running(cpu) => Some(cpu),
+            _ => None,
+        };
+        if let Some(cpu) = cpu {
+            self.account(cpu);
+        }
+        self.host.stop(self.agent_task);
+        if !std::mem::replace(&mut self.agent_stopped, true) {
+            let back = self.now() + time;
+            self.at(back, Happening::AgentWakes);
+        }
+        self.see_to_kicks();
+        self.arm();
+    }
+
+    /// What turns take from now on: a slow agent.
+    pub fn set_costs(&mut self, costs: Costs) {
+        self.setup.costs = costs;
+    }
+
+    /// Writes any bytes to the decision ring, as a broken agent may. `false` if it is full.
+    pub fn send_raw(&mut self, decision: RawDecision) -> bool {
+        let sent = self.host.linux.write_decision(decision);
+        self.host.linux.publish();
+        sent
+    }
+
+    /// Takes a CPU away or brings it back. `false` if there is no such CPU or it would be the last.
+    pub fn set_online(&mut self, cpu: Cpu, online: bool) -> bool {
+        let now = *self.host.linux.online();
+        if cpu.0 >= self.lanes.len() as u32
+            || now.contains(cpu) == online
+            || !online && now.single() == Some(cpu)
+        {
+            return false;
+        }
+        if online {
+            self.host.online(cpu);
+        } else {
+            self.account(cpu);
+            let running = self.host.linux.running(cpu);
+            self.host.offline(cpu);
+            self.lanes[cpu.0 as usize].turn += 1;
+            if let Some(task) = running {
+                self.put_off(task);
+            }
+        }
+        self.agent.backend_mut().set_online(cpu, online);
+        self.count_idle(cpu);
+        self.see_to_kicks();
+        self.arm();
+        true
+    }
+
+    /// Who has waited for too long? The kernel would remove the scheduler.
+    fn watch(&mut self) {
+        let now = self.now();
+        for actor in self.actors.iter().flatten() {
+            let waits = actor.wants_since.map_or(Nanos::ZERO, |since| now - since);
+            if waits > STALL {
+                let words = format!("pid {} has wanted to run for {waits}, and did not", actor.figures.pid);
+                self.broken.get_or_insert(words);
+            }
+        }
+        self.at(now + WATCH, Happening::Watchdog);
     }
 }
 

@@ -90,7 +90,14 @@ impl Workload {
     }
 
     /// The same, but they begin later.
-    pub fn group_at(&mut self, begins: Nanos, name: &str, count: usize, spec: Spec, steps: Vec<Step>) -> Group {
+    pub fn group_at(
+        &mut self,
+        begins: Nanos,
+        name: &str,
+        count: usize,
+        spec: Spec,
+        steps: Vec<Step>,
+    ) -> Group {
         self.groups.push(Members { name: name.to_owned(), count, spec, begins, steps });
         Group(self.groups.len() - 1)
     }

@@ -246,9 +246,8 @@ impl Linux {
         let cpus = || (0..self.nr_cpus()).map(Cpu);
         let dsqs = [Dsq::Park, Dsq::Shared, Dsq::Core, Dsq::Agent, Dsq::Global];
         let dsqs = dsqs.into_iter().chain(cpus().map(Dsq::Pinned)).chain(cpus().map(Dsq::Placed));
-        let local = cpus().flat_map(|cpu| {
-            self.cpus[cpu.0 as usize].local.iter().map(move |&task| (Dsq::Local(cpu), task))
-        });
+        let local = cpus()
+            .flat_map(|cpu| self.cpus[cpu.0 as usize].local.iter().map(move |&task| (Dsq::Local(cpu), task)));
         dsqs.flat_map(|dsq| self.queues.get(dsq).values().map(move |&task| (dsq, task))).chain(local)
     }
 

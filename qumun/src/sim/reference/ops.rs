@@ -243,7 +243,8 @@ impl Core for Reference {
         if !degraded {
             let state = self.cpu(cpu);
             let waits = prev.is_some() && !prev_is_agent;
-            let was_free = !waits && !state.pinned && !state.placed && !self.shared && linux.nr_queued(Dsq::Core) == 0;
+            let was_free =
+                !waits && !state.pinned && !state.placed && !self.shared && linux.nr_queued(Dsq::Core) == 0;
             if !self.take_decisions(linux, cpu, now, was_free) && was_free {
                 return;
             }
