@@ -56,10 +56,13 @@ impl Machine {
         let topology = Topology::flat(config.nr_cpus);
         let mut linux = Linux::new(topology, config.event_ring, config.decision_ring);
         linux.doubles = config.sabotage == super::Sabotage::DoublePlace;
-        let mut settings = Settings::default();
-        settings.slice = config.slice.0;
-        (settings.slice_min, settings.slice_max) = (config.slice_min.0, config.slice_max.0);
-        settings.late = config.late.0;
+        let settings = Settings {
+            slice: config.slice.0,
+            slice_min: config.slice_min.0,
+            slice_max: config.slice_max.0,
+            late: config.late.0,
+            ..Settings::default()
+        };
         let core = Reference::new(settings).sabotaged(config.sabotage);
         let mut host = Host::new(linux, core);
         for cpu in (0..config.nr_cpus).map(Cpu) {

@@ -4,7 +4,7 @@ use crate::topology::Distance;
 use crate::{Nanos, Pid};
 
 /// Times, in buckets that are an eighth of their size wide: exact to 12.5 %.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Histogram {
     counts: Vec<u64>,
     total: u64,
@@ -14,12 +14,6 @@ pub struct Histogram {
 
 const SUB_BITS: u32 = 3;
 const BUCKETS: usize = 64 << SUB_BITS;
-
-impl Default for Histogram {
-    fn default() -> Self {
-        Self { counts: Vec::new(), total: 0, sum: 0, max: 0 }
-    }
-}
 
 impl Histogram {
     fn bucket(value: u64) -> usize {
