@@ -28,7 +28,10 @@ pub(crate) fn build() -> Result<PathBuf> {
     if program.is_file() {
         return Ok(program);
     }
-    Err(error(format!("{} was not built", program.display())))
+    Err(error(format!(
+        "cargo succeeded and left no {}: is the crate's program still called {PROGRAM}?",
+        program.display()
+    )))
 }
 
 /// Cargo in the crate's folder, with the workspace's own target folder: what both need is built once.

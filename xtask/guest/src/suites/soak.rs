@@ -9,7 +9,6 @@ use crate::process::Background;
 use crate::sched::{Daemon, agent_pid, number};
 use crate::stats::Random;
 use crate::{Context, Result, sys};
-use serde_json::Value;
 use std::fs;
 use std::time::Duration;
 
@@ -61,6 +60,7 @@ struct Soak {
     stops: u32,
     looks: u32,
     most_outstanding: u64,
+    most_running: u64,
     churn: String,
     supervisor: Footprint,
     agent: Footprint,
@@ -140,10 +140,10 @@ impl Soak {
         let outstanding = count("ev_sent")?.abs_diff(ended);
         ensure(outstanding < 200, || format!("{outstanding} events outstanding: {}", status["counters"]))?;
         self.most_outstanding = self.most_outstanding.max(outstanding);
-        if let Some(running) = status.pointer("/statistics/nr_running").and_then(Value::as_i64) {
-            let cpus = std::thread::available_parallelism().map_or(1, usize::from) as i64;
-            ensure((0..=cpus).contains(&running), || format!("{running} tasks running on {cpus} CPUs"))?;
-        }
+        let running = number(&status, "/statistics/nr_running")?;
+        let cpus = std::thread::available_parallelism().map_or(1, usize::from) as u64;
+        ensure(running <= cpus, || format!("{running} tasks running on {cpus} CPUs"))?;
+        self.most_running = self.most_running.max(running);
         let Some(agent) = agent_pid(&status).filter(|_| is_warm) else { return Ok(()) };
         self.looks += 1;
         self.supervisor.look(daemon.supervisor_pid()).map_err(|e| format!("supervisor: {e}"))?;
@@ -152,8 +152,8 @@ impl Soak {
 
     fn text(&self) -> String {
         format!(
-            "agent killed {} times, stopped {} times; {}; at most {} events outstanding at a look",
-            self.deaths, self.stops, self.churn, self.most_outstanding
+            "agent killed {} times, stopped {} times; {}; at most {} events outstanding and {} tasks running at a look",
+            self.deaths, self.stops, self.churn, self.most_outstanding, self.most_running
         )
     }
 }
