@@ -67,7 +67,7 @@ __noinline int call_agent(s32 cpu, u64 now)
 	 * CPU in this time, however many events there are. */
 	preempted = core.preempt_at;
 	if ((s64)(now - core.agent_ran_at) > (s64)config.preempt_ns && (s64)(now - preempted) > (s64)config.preempt_ns &&
-	    cpu_usable(cpu) && __sync_val_compare_and_swap(&core.preempt_at, preempted, now) == preempted) {
+	    cpu_usable(cpu) && may_kick() && __sync_val_compare_and_swap(&core.preempt_at, preempted, now) == preempted) {
 		count()->preempts++;
 		scx_bpf_kick_cpu(cpu, SCX_KICK_PREEMPT);
 	}
@@ -371,11 +371,7 @@ OPS2(void, update_idle, s32, cpu, bool, idle)
 		__sync_fetch_and_and(&view.idle[c / 64], ~(1ULL << (c & 63)));
 		return;
 	}
-	/*
-	 * A CPU on its way offline ends up idle too. It takes no work, and it must not kick: what it asks for
-	 * would be done by an interrupt of its own that never comes, and for that the kernel would wait, for
-	 * ever, when the scheduler is removed (seen on 7.3).
-	 */
+	/* A CPU on its way offline ends up idle too. It takes no work, and must not kick: see may_kick. */
 	if (!cpus[c].online)
 		return;
 	__sync_fetch_and_or(&view.idle[c / 64], 1ULL << (c & 63));

@@ -225,10 +225,21 @@ static __always_inline bool cpu_is_idle(s32 cpu)
 	return READ_ONCE(view.idle[c / 64]) >> (c & 63) & 1;
 }
 
+/*
+ * A kick is done by an interrupt that this CPU sends to itself. On the last steps of its way offline none comes any
+ * more, and wakeups still do: whoever waits for the CPU's end is told from there. Such a kick is lost, so is every later
+ * one from this CPU, and the kernel waits for it, for ever, when the scheduler is removed (7.3). The timer wakes those
+ * CPUs instead.
+ */
+static __always_inline bool may_kick(void)
+{
+	return cpus[this_cpu()].online;
+}
+
 /* Wakes @cpu if our own view says that it is idle. A kick of a busy CPU costs an IPI for nothing. */
 __noinline int kick_if_idle(s32 cpu)
 {
-	if (!cpu_is_idle(cpu) || !cpu_usable(cpu))
+	if (!cpu_is_idle(cpu) || !cpu_usable(cpu) || !may_kick())
 		return 0;
 	count()->kicks++;
 	scx_bpf_kick_cpu(cpu, SCX_KICK_IDLE);
@@ -255,7 +266,7 @@ static __always_inline void kick_for(struct task_struct *p, s32 last)
 	if (kick_if_idle(last) || !any_idle())
 		return;
 	cpu = scx_bpf_pick_idle_cpu(p->cpus_ptr, 0);
-	if (cpu >= 0 && cpu_usable(cpu)) {
+	if (cpu >= 0 && cpu_usable(cpu) && may_kick()) {
 		count()->kicks++;
 		scx_bpf_kick_cpu(cpu, SCX_KICK_IDLE);
 	}

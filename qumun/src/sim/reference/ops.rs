@@ -45,6 +45,7 @@ impl Reference {
         if later_by(now, self.agent_ran_at, self.settings.preempt)
             && later_by(now, self.preempt_at, self.settings.preempt)
             && self.cpu_usable(cpu)
+            && self.may_kick(linux)
         {
             self.preempt_at = now;
             self.kick_busy(linux, cpu);

@@ -258,8 +258,13 @@ impl Reference {
         !self.view.idle.is_empty()
     }
 
+    /// A CPU on its way offline would send itself an interrupt that never comes.
+    pub(super) fn may_kick(&self, linux: &Linux) -> bool {
+        self.cpu(linux.this_cpu()).online
+    }
+
     pub(super) fn kick_if_idle(&mut self, linux: &mut Linux, cpu: Cpu) -> bool {
-        let kick = self.cpu_is_idle(cpu) && self.cpu_usable(cpu);
+        let kick = self.cpu_is_idle(cpu) && self.cpu_usable(cpu) && self.may_kick(linux);
         if kick {
             self.counters.kicks += 1;
             linux.kick(cpu, KICK_IDLE);
@@ -277,7 +282,7 @@ impl Reference {
         if self.kick_if_idle(linux, last) || !self.any_idle() {
             return;
         }
-        if let Some(cpu) = linux.pick_idle(task).filter(|&cpu| self.cpu_usable(cpu)) {
+        if let Some(cpu) = linux.pick_idle(task).filter(|&cpu| self.cpu_usable(cpu) && self.may_kick(linux)) {
             self.counters.kicks += 1;
             linux.kick(cpu, KICK_IDLE);
         }
