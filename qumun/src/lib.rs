@@ -86,6 +86,8 @@ mod select;
 pub mod sim;
 mod sync;
 mod tasks;
+#[cfg(feature = "testkit")]
+pub mod testkit;
 pub mod topology;
 mod units;
 
