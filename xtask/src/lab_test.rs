@@ -13,7 +13,7 @@ use crate::qemu::Qemu;
 use crate::ui::{Result, error, say};
 use crate::{MatrixArgs, SoakArgs, TestArgs};
 use std::fmt;
-use std::path::Path;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -85,7 +85,7 @@ pub(crate) fn test(args: &TestArgs) -> Result<ExitCode> {
     }
     build_programs()?;
     let is_outside = |e: &&Entry| e.name == outside::ENTRY;
-    let mine = if entries.iter().any(is_outside) { Some(outside::build()?) } else { None };
+    let mine = if entries.iter().any(is_outside) { outside::build()? } else { Vec::new() };
     let cache = Cache::open()?;
     let series: Vec<&str> = if args.kernel.is_empty() {
         KERNELS.to_vec()
@@ -101,7 +101,7 @@ pub(crate) fn test(args: &TestArgs) -> Result<ExitCode> {
     let once = || kernels.iter().flat_map(|k| entries.iter().map(move |e| (k, *e)));
     let runs = (0..args.repeat).flat_map(|_| once());
     for (number, (kernel, entry)) in (1..).zip(runs) {
-        run_entry(kernel, entry, &format!("[{number}/{total}]"), mine.as_deref(), &mut tally)?;
+        run_entry(kernel, entry, &format!("[{number}/{total}]"), &mine, &mut tally)?;
     }
     Ok(tally.print())
 }
@@ -144,7 +144,7 @@ pub(crate) fn matrix(args: &MatrixArgs) -> Result<ExitCode> {
         let mut cells = Vec::new();
         for (column, entry) in (1..).zip(&entries) {
             let place = format!("[kernel {row}/{}, entry {column}/{}]", series.len(), entries.len());
-            cells.push(run_entry(&kernel, entry, &place, None, &mut tally)?);
+            cells.push(run_entry(&kernel, entry, &place, &[], &mut tally)?);
         }
         rows.push((kernel.version.to_string(), cells));
     }
@@ -191,7 +191,7 @@ fn run_entry(
     kernel: &Kernel,
     entry: &Entry,
     place: &str,
-    mine: Option<&Path>,
+    programs: &[(PathBuf, Option<String>)],
     tally: &mut Tally,
 ) -> Result<Cell> {
     let title = format!("{place} {} smp={} {}", kernel.version, entry.smp, entry.name);
@@ -202,7 +202,7 @@ fn run_entry(
         mem: if entry.mem.is_empty() { usual.mem.clone() } else { entry.mem.into() },
         icount: entry.icount,
         timeout: Duration::from_secs(entry.timeout),
-        files: mine.map(|p| (p.to_path_buf(), Some(outside::GUEST_PATH.into()))).into_iter().collect(),
+        files: if entry.name == outside::ENTRY { programs.to_vec() } else { Vec::new() },
         ..usual
     };
     let argv: Vec<String> = entry.argv.iter().map(ToString::to_string).collect();
