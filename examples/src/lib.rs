@@ -18,3 +18,9 @@ pub mod fifo;
 pub mod packing;
 pub mod shares;
 pub mod weighted;
+
+/// The code of the book's chapter is tested with the rest.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/writing.md")]
+#[derive(Debug)]
+pub struct Chapter;

@@ -10,6 +10,7 @@ use crate::kernel::{self, Cache, Kernel};
 use crate::lab::{build_programs, report};
 use crate::outside;
 use crate::qemu::Qemu;
+use crate::stuck;
 use crate::ui::{Result, error, say};
 use crate::{MatrixArgs, SoakArgs, TestArgs};
 use std::fmt;
@@ -214,6 +215,7 @@ fn run_entry(
 /// Runs one guest and counts what it says, under the kernel's version and `name`.
 fn run_guest(spec: &GuestSpec, name: &str, argv: &[String], tally: &mut Tally) -> Result<Cell> {
     let label = format!("{} {name}", spec.kernel.version);
+    tally.last = None;
     let (passed, failed, skipped) = (tally.passed, tally.failed.len(), tally.skipped.len());
     let outcome = guest::run(spec, argv, &mut |line| {
         println!("{label} | {line}");
@@ -221,7 +223,9 @@ fn run_guest(spec: &GuestSpec, name: &str, argv: &[String], tally: &mut Tally) -
     })?;
     let code = report(spec, &outcome);
     if code != 0 && tally.failed.len() == failed {
-        tally.failed.push(format!("{label}: ended with status {code}"));
+        let why = stuck::essence(&outcome.console_tail).join("\n            ");
+        let last = tally.last.take().unwrap_or_default();
+        tally.failed.push(format!("{label}: ended with status {code} after \"{last}\"\n            {why}"));
     } else if code == 0
         && tally.passed == passed
         && tally.failed.len() == failed
@@ -287,10 +291,13 @@ struct Tally {
     passed: usize,
     failed: Vec<String>,
     skipped: Vec<String>,
+    /// The last line of any kind.
+    last: Option<String>,
 }
 
 impl Tally {
     fn line(&mut self, label: &str, line: &str) {
+        self.last = Some(line.to_owned());
         if line.starts_with("ok ") {
             self.passed += 1;
         } else if let Some(what) = line.strip_prefix("not ok ") {

@@ -19,6 +19,7 @@ mod path;
 mod qemu;
 mod setup;
 mod source;
+mod stuck;
 mod toolchain;
 mod ui;
 #[cfg(test)]
