@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use super::Sim;
 use crate::alloc::Guard;
 use crate::sim::core::Core;
+use crate::sim::reference::MAX_CGROUPS;
 use crate::sim::values::RawDecision;
 use crate::{
     Backend, Cpu, CpuSet, Decision, Epoch, Event, Events, ExitInfo, Full, IdleView, Nanos, Scheduler,
@@ -123,6 +124,7 @@ impl Backend for Wire {
 impl<S: Scheduler> Sim<S> {
     /// A new agent greets, and wants a CPU.
     pub(super) fn greet(&mut self) {
+        self.told.begin(if S::EVENTS.contains(Events::CGROUPS) { MAX_CGROUPS } else { 0 });
         let pid = self.host.linux.task(self.agent_task).pid;
         self.host.core.hello(&mut self.host.linux, pid, pid);
         self.host.wake(self.agent_task, None);
@@ -131,12 +133,18 @@ impl<S: Scheduler> Sim<S> {
 
     /// Reads what there is and lets the policy decide. The core sees the decisions when the turn's time has passed.
     pub(super) fn begin_turn(&mut self, cpu: Cpu) {
+        let mut told = 0;
         let wire = self.agent.backend_mut();
         std::mem::swap(&mut wire.events, &mut self.host.linux.events);
         // What is left over from the turn before is older: it comes first.
         while let Some(event) = self.host.linux.events.pop_back() {
             wire.events.push_front(event);
         }
+        while let Some(note) = self.told.next(self.host.core.cgroup_changes(), &self.host.core) {
+            wire.events.push_front(Event::Note(note));
+            told += 1;
+        }
+        wire.events.make_contiguous()[..told].reverse();
         wire.received = 0;
         wire.now = self.host.linux.now;
         wire.epoch = self.host.core.epoch();

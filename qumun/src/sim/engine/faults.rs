@@ -3,7 +3,7 @@
 use super::Sim;
 use super::clock::Happening;
 use super::program::Group;
-use crate::sim::linux::{Place, Thread};
+use crate::sim::linux::{Limit, Place, Thread};
 use crate::sim::values::RawDecision;
 use crate::sim::{Costs, Wire};
 use crate::{Cpu, CpuSet, Nanos, Scheduler};
@@ -28,6 +28,8 @@ pub enum Fault {
     Affinity(Group, CpuSet),
     /// The tasks of a group get this weight.
     Weight(Group, u32),
+    /// A cgroup's `cpu.max` is changed.
+    Limit(u64, Limit),
 }
 
 #[cfg_attr(not(feature = "testkit"), allow(dead_code, reason = "only the testkit asks"))]
@@ -84,6 +86,7 @@ impl<S: Scheduler> Sim<S> {
             Fault::Garbage(count) => (0..count).for_each(|_| self.garbage()),
             Fault::Offline(cpu) => drop(self.set_online(cpu, false)),
             Fault::Online(cpu) => drop(self.set_online(cpu, true)),
+            Fault::Limit(cgroup, limit) => drop(self.set_limit(cgroup, limit)),
             Fault::Affinity(group, cpus) => {
                 for task in self.members.get(group.0).cloned().unwrap_or_default() {
                     self.pin(task, cpus);
@@ -179,6 +182,47 @@ impl<S: Scheduler> Sim<S> {
         let sent = self.host.linux.write_decision(decision);
         self.host.linux.publish();
         sent
+    }
+
+    /// Changes a cgroup's `cpu.max`. `false` if there is none of this id, or it is the root.
+    pub fn set_limit(&mut self, cgroup: u64, limit: Limit) -> bool {
+        let done = self.host.set_cgroup_limit(cgroup, limit);
+        self.arm();
+        done
+    }
+
+    /// Changes a cgroup's `cpu.weight`. `false` if there is none of this id.
+    pub fn set_weight(&mut self, cgroup: u64, weight: u32) -> bool {
+        self.host.set_cgroup_weight(cgroup, weight)
+    }
+
+    /// Makes a cgroup, empty and without a limit. `false` if it is there, or its parent is not.
+    pub fn make_cgroup(&mut self, id: u64, parent: u64, weight: u32) -> bool {
+        self.host.make_cgroup(id, parent, weight)
+    }
+
+    /// Removes a cgroup in which nothing is. `false` if that is not possible.
+    pub fn remove_cgroup(&mut self, id: u64) -> bool {
+        self.host.remove_cgroup(id)
+    }
+
+    /// Moves all tasks of a group to another cgroup.
+    pub fn move_group(&mut self, group: Group, cgroup: u64) {
+        for task in self.members.get(group.0).cloned().unwrap_or_default() {
+            self.move_task(task, cgroup);
+        }
+        self.see_to_kicks();
+        self.arm();
+    }
+
+    pub(super) fn move_task(&mut self, task: Thread, cgroup: u64) {
+        self.account_of(task);
+        let ran = matches!(self.host.linux.task(task).place, Place::Running(_));
+        self.host.set_cgroup(task, cgroup);
+        self.see_to_kicks();
+        if ran && !matches!(self.host.linux.task(task).place, Place::Running(_)) {
+            self.put_off(task);
+        }
     }
 
     /// Takes a CPU away or brings it back. `false` if there is no such CPU or it would be the last.

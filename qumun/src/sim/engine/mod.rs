@@ -16,6 +16,7 @@ use super::host::Host;
 use super::linux::{Dsq, Linux, Place, Thread};
 use super::reference::{Reference, Settings};
 use super::values::{Counters, Latch, Spec};
+use crate::cgroups::Told;
 use crate::{Agent, Builder, Cpu, CpuSet, Nanos, Pid, Scheduler, Topology};
 pub use agent::{Costs, Wire};
 use clock::{Due, Happening};
@@ -129,6 +130,7 @@ pub struct Sim<S: Scheduler> {
     /// Makes the policy of an agent that comes after a killed one.
     successor: Option<Box<dyn FnMut() -> S>>,
     faults: Vec<Fault>,
+    told: Told,
     queue: BinaryHeap<Due>,
     order: u64,
     tick_armed: bool,
@@ -184,6 +186,10 @@ impl<S: Scheduler> Sim<S> {
             let Host { linux, core, .. } = &mut host;
             core.update_idle(linux, cpu, true);
         }
+        for (cgroup, id) in work.cgroups.iter().zip(2..) {
+            host.make_cgroup(id, cgroup.parent, cgroup.weight);
+            host.set_cgroup_limit(id, cgroup.limit);
+        }
         let agent = builder.agent(Wire::new(nr_cpus), policy);
         host.core.subscribe(S::EVENTS);
         let agent_task = host.spawn(&agent_spec(), CpuSet::ALL, None);
@@ -206,6 +212,7 @@ impl<S: Scheduler> Sim<S> {
             builder,
             successor: None,
             faults: Vec::new(),
+            told: Told::default(),
             queue: BinaryHeap::new(),
             order: 0,
             tick_armed: false,
@@ -381,7 +388,8 @@ impl<S: Scheduler> Sim<S> {
         self.plan(cpu);
     }
 
-    /// The clock interrupt on all busy CPUs: only while somebody waits for the agent, or the agent for a CPU.
+    /// The clock interrupt on all busy CPUs: only while somebody waits for the agent, or the agent for a CPU, or there are
+    /// limits to be charged for.
     fn tick(&mut self) {
         self.tick_armed = false;
         for cpu in (0..self.lanes.len() as u32).map(Cpu) {
@@ -411,12 +419,14 @@ impl<S: Scheduler> Sim<S> {
     /// Arms the clock interrupt and the core's timer where they would find something to do.
     fn arm(&mut self) {
         let open = self.host.linux.pending_events() > 0 || self.host.linux.nr_queued(Dsq::Park) > 0;
+        // What runs is charged at each of them.
+        let limits = self.host.core.has_limits();
         let now = self.host.linux.now.0;
-        if open && !std::mem::replace(&mut self.tick_armed, true) {
+        if (open || limits) && !std::mem::replace(&mut self.tick_armed, true) {
             let tick = self.setup.tick.0.max(1);
             self.at(Nanos((now / tick + 1) * tick), Happening::Tick);
         }
-        let busy = open || !self.host.core.is_normal() || self.waiting > 0 && self.idle > 0;
+        let busy = open || limits || !self.host.core.is_normal() || self.waiting > 0 && self.idle > 0;
         let period = super::machine::TIMER.0;
         let next = if busy { (now / period + 1) * period } else { self.heartbeat_due(now, period) };
         if self.timer_due.is_none_or(|due| due > next) {
@@ -668,6 +678,7 @@ impl<S: Scheduler> Sim<S> {
                 }
             }
             Step::Pin(cpus) => self.pin(task, cpus),
+            Step::Move(cgroup) => self.move_task(task, cgroup),
             Step::Exit => self.exit(task),
         }
     }

@@ -42,15 +42,17 @@ use crate::{Builder, MAX_CPUS, Nanos, Scheduler, Topology};
 /// | `core slice=5ms late=30ms` | the core's default slice; when it takes over | these |
 /// | `rings events=7281 decisions=9362` | how many records fit | these |
 /// | `room tasks=16384 pool=4194304` | tasks that the agent remembers; bytes of its pool | these |
+/// | `cgroup 2 parent=1 weight=100 limit=50ms/100ms` | a cgroup: `cpu.weight`, and `cpu.max` (with `+5ms`: its burst); 1 is the root | no limit |
 /// | `group NAME count=1 weight=100 cpus=0-3 cgroup=1 label=0 begins=0s kthread` | tasks that do the same; their steps follow | these, all CPUs |
 /// | `run T`, `sleep T`, `every T` | steps: compute, sleep, sleep until the next multiple of T | |
 /// | `block`, `wake GROUP`, `wake-all GROUP` | wait for a wake; wake one of a group, or all | |
-/// | `fork GROUP`, `join`, `exit`, `pin 0-3` | make a task; wait until all that it made have ended; end; change where it may run | |
+/// | `fork GROUP`, `join`, `exit` | make a task; wait until all that it made have ended; end | |
+/// | `pin 0-3`, `move 2` | change where it may run, move to another cgroup | |
 /// | `at T stop T`, `at T kill T` | the agent is stopped for so long; killed, and a new one comes so much later | |
 /// | `at T costs turn=T event=T decision=T` | its turns take this from now on | |
 /// | `at T garbage N` | it writes so many random decisions | |
 /// | `at T offline N`, `at T online N` | a CPU goes, comes back | |
-/// | `at T affinity GROUP 0-3`, `at T weight GROUP N` | changes from outside | |
+/// | `at T affinity GROUP 0-3`, `at T weight GROUP N`, `at T limit 2 none` | changes from outside | |
 ///
 /// T is `5ms`, `1ms..4ms` (any between, where a step takes it) or `~2ms` (exponential with this mean, likewise). A `#`
 /// begins a comment.

@@ -4,6 +4,7 @@ use std::fmt;
 
 use super::{Scenario, ScenarioError};
 use crate::sim::engine::{Costs, Fault, Group, Members, Span, Step};
+use crate::sim::linux::Limit;
 use crate::sim::values::Spec;
 use crate::{Cpu, CpuSet, MAX_CPUS, Nanos, Topology};
 
@@ -150,7 +151,9 @@ pub(super) fn parse(text: &str) -> Result<Scenario, ScenarioError> {
     for &(line, words) in &lines {
         let fails = |why: String| ScenarioError::new(line, format!("\"{words}\": {why}"));
         let (head, rest) = words.split_once(char::is_whitespace).unwrap_or((words, ""));
-        if head == "group" {
+        if head == "cgroup" {
+            cgroup(&mut scenario, rest).map_err(fails)?;
+        } else if head == "group" {
             group(&mut scenario, rest).map_err(fails)?;
         } else if head == "machine" {
             let topology = machine(rest).map_err(fails)?;
@@ -164,7 +167,7 @@ pub(super) fn parse(text: &str) -> Result<Scenario, ScenarioError> {
         let (head, rest) = words.split_once(char::is_whitespace).unwrap_or((words, ""));
         let rest = rest.trim();
         match head {
-            "machine" => {}
+            "machine" | "cgroup" => {}
             "group" => {
                 let name = rest.split_whitespace().next().unwrap_or("");
                 open = scenario.work.named(name);
@@ -217,6 +220,46 @@ fn group(scenario: &mut Scenario, text: &str) -> Result<(), String> {
         return Err(format!("count={count}: {MOST_TASKS} tasks in all are possible"));
     }
     scenario.work.group_at(begins, name, count, spec, Vec::new());
+    Ok(())
+}
+
+/// `50ms/100ms`, or `none`.
+fn limit(text: &str) -> Result<Limit, String> {
+    if text == "none" {
+        return Ok(Limit::NONE);
+    }
+    let wrong = || {
+        format!("\"{text}\" is no limit; one is 50ms/100ms (in each 100 ms of time, 50 of CPU time), or none")
+    };
+    let (quota, rest) = text.split_once('/').ok_or_else(wrong)?;
+    let (period, burst) = rest.split_once('+').unwrap_or((rest, "0us"));
+    let [quota, period, burst] = [quota, period, burst].map(|part| time(part).map(|t| t.as_u64() / 1_000));
+    let (quota_us, period_us, burst_us) = (quota?, period?, burst?);
+    // The kernel's own bounds (cpu.max).
+    if quota_us < 1_000 || !(1_000..=1_000_000).contains(&period_us) || burst_us > quota_us {
+        return Err(format!("{}: at least 1ms, in 1ms to 1s, with a burst of no more", wrong()));
+    }
+    Ok(Limit { quota_us, period_us, burst_us })
+}
+
+fn cgroup(scenario: &mut Scenario, text: &str) -> Result<(), String> {
+    let (id, rest) = text.split_once(char::is_whitespace).unwrap_or((text, ""));
+    let next = scenario.work.cgroups.len() as u64 + 2;
+    if number::<u64>(id) != Ok(next) {
+        return Err(format!("cgroups are numbered as they come, and this is cgroup {next} (1 is the root)"));
+    }
+    let mut words = Words::of(rest);
+    let parent = words.number("parent")?.unwrap_or(1);
+    let weight = words.number("weight")?.unwrap_or(100);
+    if !(1..=10_000).contains(&weight) {
+        return Err(format!("weight={weight}: 1 to 10000 are possible"));
+    }
+    if !(1..next).contains(&parent) {
+        return Err(format!("parent={parent}: it is not made before"));
+    }
+    let limit = words.take("limit").map_or(Ok(Limit::NONE), limit)?;
+    words.end("parent, weight, limit")?;
+    scenario.work.cgroup(parent, weight, limit);
     Ok(())
 }
 
@@ -276,6 +319,15 @@ fn costs(text: &str, mut costs: Costs) -> Result<Costs, String> {
     Ok(costs)
 }
 
+/// A cgroup that the scenario has, but for the root.
+fn cgroup_id(scenario: &Scenario, text: &str) -> Result<u64, String> {
+    let last = scenario.work.cgroups.len() as u64 + 1;
+    match number::<u64>(text) {
+        Ok(id) if (2..=last).contains(&id) => Ok(id),
+        _ => Err(format!("there is no cgroup {text} (1 is the root, which has no limit)")),
+    }
+}
+
 fn named(scenario: &Scenario, name: &Named<'_>) -> Result<Group, String> {
     let Named { line, group } = name;
     scenario
@@ -292,6 +344,7 @@ fn step(scenario: &Scenario, line: usize, head: &str, rest: &str) -> Result<Step
         "sleep" => Ok(Step::Sleep(span(rest)?)),
         "every" => Ok(Step::Every(time(rest)?)),
         "pin" => Ok(Step::Pin(cpu_list(rest)?)),
+        "move" => Ok(Step::Move(number(rest)?)),
         "wake" => Ok(Step::Wake(group()?)),
         "wake-all" => Ok(Step::WakeAll(group()?)),
         "fork" => Ok(Step::Fork(group()?)),
@@ -300,7 +353,8 @@ fn step(scenario: &Scenario, line: usize, head: &str, rest: &str) -> Result<Step
         "exit" => alone(Step::Exit),
         _ => {
             Err("no such line; there are machine, time, seed, tick, switch, kick, agent, core, rings, room, \
-                  group, at, and the steps run, sleep, every, block, wake, wake-all, fork, join, pin, exit"
+                  cgroup, group, at, and the steps run, sleep, every, block, wake, wake-all, fork, join, pin, move, \
+                  exit"
                 .to_owned())
         }
     }
@@ -334,13 +388,18 @@ fn fault(scenario: &mut Scenario, line: usize, text: &str) -> Result<(), String>
             }
             Fault::Weight(group, weight)
         }
+        "limit" => {
+            let id = cgroup_id(scenario, next("the cgroup")?)?;
+            Fault::Limit(id, limit(next("the limit")?)?)
+        }
         "costs" => {
             let rest: Vec<&str> = words.by_ref().collect();
             Fault::Costs(costs(&rest.join(" "), Costs::default())?)
         }
         _ => {
             return Err(format!(
-                "\"{kind}\" does not happen; there are stop, kill, costs, garbage, offline, online, affinity, weight"
+                "\"{kind}\" does not happen; there are stop, kill, costs, garbage, offline, online, affinity, weight, \
+                 limit"
             ));
         }
     };
@@ -380,6 +439,14 @@ pub(super) fn print(scenario: &Scenario, f: &mut fmt::Formatter<'_>) -> fmt::Res
         pool.iter().try_for_each(|n| write!(f, " pool={n}"))?;
         writeln!(f)?;
     }
+    for (cgroup, id) in work.cgroups.iter().zip(2..) {
+        write!(f, "cgroup {id} parent={} weight={}", cgroup.parent, cgroup.weight)?;
+        writeln!(
+            f,
+            "{}",
+            if cgroup.limit == Limit::NONE { String::new() } else { format!(" limit={}", Max(cgroup.limit)) }
+        )?;
+    }
     let name = |group: &Group| work.groups.get(group.0).map_or("?", |members| members.name.as_str());
     for members in &work.groups {
         print_group(members, &name, f)?;
@@ -394,6 +461,7 @@ pub(super) fn print(scenario: &Scenario, f: &mut fmt::Formatter<'_>) -> fmt::Res
             Fault::Offline(cpu) => writeln!(f, "offline {cpu}"),
             Fault::Online(cpu) => writeln!(f, "online {cpu}"),
             Fault::Affinity(group, cpus) => writeln!(f, "affinity {} {}", name(group), list(cpus)),
+            Fault::Limit(id, limit) => writeln!(f, "limit {id} {}", Max(*limit)),
             Fault::Weight(group, weight) => writeln!(f, "weight {} {weight}", name(group)),
         }?;
     }
@@ -428,10 +496,28 @@ fn print_group<'a>(
             Step::Fork(group) => writeln!(f, "  fork {}", name(group)),
             Step::Join => writeln!(f, "  join"),
             Step::Pin(cpus) => writeln!(f, "  pin {}", list(cpus)),
+            Step::Move(cgroup) => writeln!(f, "  move {cgroup}"),
             Step::Exit => writeln!(f, "  exit"),
         }?;
     }
     Ok(())
+}
+
+/// `cpu.max` as a scenario has it.
+struct Max(Limit);
+
+impl fmt::Display for Max {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Limit { quota_us, period_us, burst_us } = self.0;
+        if self.0 == Limit::NONE {
+            return f.write_str("none");
+        }
+        write!(f, "{}/{}", Nanos::from_micros(quota_us), Nanos::from_micros(period_us))?;
+        if burst_us > 0 {
+            write!(f, "+{}", Nanos::from_micros(burst_us))?;
+        }
+        Ok(())
+    }
 }
 
 struct Shown<'a>(&'a Costs);
@@ -483,6 +569,11 @@ mod tests {
             ("group a\n block now", 2, "too much"),
             ("group a", 0, "has no step"),
             ("group a\n pin 0", 0, "without ever taking time"),
+            ("cgroup 3", 1, "this is cgroup 2"),
+            ("cgroup 2 limit=50ms", 1, "no limit; one is"),
+            ("cgroup 2 parent=2", 1, "not made before"),
+            ("group a\n run 1s\nat 1s limit 2 none", 3, "no cgroup 2"),
+            ("group a\n run 1s\n move 2", 0, "no cgroup 2"),
             ("rings events=0", 1, "room for one"),
             ("tick 0s", 1, "zero"),
         ] {
@@ -495,11 +586,12 @@ mod tests {
     fn a_text_comes_back_as_it_was() {
         let text = "machine packages=1 l3s=2 cores=2 threads=2\ntime 1.5s\nseed 9\ntick 1ms\nswitch 0ns\nkick 2us\n\
             agent turn=1us event=0ns decision=3ns\ncore slice=3ms late=20ms\nrings events=64 decisions=32\n\
-            room tasks=50 pool=65536\ngroup a count=3 weight=200 cgroup=7 cpus=0-3 label=9 begins=5ms kthread\n  run 1ms..2ms\n  \
-            sleep ~3ms\n  every 10ms\n  block\n  wake b\n  wake-all b\n  fork b\n  join\n  pin all\n  exit\n\
+            room tasks=50 pool=65536\ncgroup 2 parent=1 weight=300\ncgroup 3 parent=2 \
+            weight=100 limit=50ms/100ms+5ms\ngroup a count=3 weight=200 cgroup=3 cpus=0-3 label=9 begins=5ms kthread\n  run 1ms..2ms\n  \
+            sleep ~3ms\n  every 10ms\n  block\n  wake b\n  wake-all b\n  fork b\n  join\n  pin all\n  move 1\n  exit\n\
             group b count=0 weight=100 cgroup=1\n  run 1us\n  exit\nat 1ms stop 2ms\nat 2ms kill 3ms\nat 3ms costs \
             turn=1us event=2us decision=3us\nat 4ms garbage 5\nat 5ms offline 1\nat 6ms online 1\nat 7ms affinity a \
-            0,2\nat 8ms weight b 300\n";
+            0,2\nat 8ms weight b 300\nat 9ms limit 3 none\nat 10ms limit 2 1ms/1s\n";
         assert_eq!(text.parse::<Scenario>().unwrap().to_string(), text);
     }
 }
