@@ -2,7 +2,7 @@
 
 use super::{ALL_PLUGINS, PLUGIN, PLUGINS, enable_seq, healthy, stop_well};
 use crate::check::{Checks, ensure};
-use crate::process::{self, Said};
+use crate::process::{self, Said, wait_for};
 use crate::sched::{Daemon, SCHED_EXT, assert_disabled, daemon_program};
 use crate::{Context, Result};
 use std::ffi::CString;
@@ -53,9 +53,14 @@ pub(super) fn run(checks: &mut Checks) -> Result<()> {
         let seq = enable_seq()?;
         let agent = first.agent_pid()?;
         let said = refused(&mut daemon(PLUGINS[1]), BUSY, &[PLUGIN])?;
-        let status = healthy(&first, seq).map_err(|e| format!("the first one was harmed: {e}"))?;
-        ensure(status["mode"] == "normal" && first.agent_pid()? == agent, || {
-            format!("the first one was harmed: mode {}, agent {:?}", status["mode"], first.agent_pid())
+        // A busy host may make the agent late for a moment; that is the core's business and no harm.
+        let normal = || {
+            let status = healthy(&first, seq).map_err(|e| format!("the first one was harmed: {e}"))?;
+            Ok((status["mode"] == "normal").then_some(()))
+        };
+        wait_for("first one in charge", Duration::from_secs(3), normal)?;
+        ensure(first.agent_pid()? == agent, || {
+            format!("the first one was harmed: its agent was {agent:?} and is {:?}", first.agent_pid())
         })?;
         let (_, end) = stop_well(first)?;
         Ok(format!("{said}; the first went on: {end}"))
