@@ -107,8 +107,9 @@ impl Floor {
 
     const BOUNDS: Bounds =
         Bounds { what: "a floor", unit: " thousandths", min: Self::MIN.0 as u64, max: 1_000 };
-    /// Over which time the floor holds. The whole rest may be boosted at once for as long.
-    const WINDOW_MS: u64 = 100;
+    /// Over which time the floor holds. The whole rest may be boosted at once for as long: with the default, boosts then
+    /// have all CPUs for 40 ms, and a request that meets that and needs a few wakeups is still answered in 100 ms.
+    const WINDOW_MS: u64 = 10;
 
     /// So many thousandths of all CPU time.
     ///
