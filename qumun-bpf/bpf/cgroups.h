@@ -1,68 +1,130 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0 */
 /*
- * cgroups: what their cpu controller is set to, for policies that subscribe. Without a subscriber none of
- * this is loaded.
+ * cgroups: what their cpu controller is set to. Not loaded where nobody subscribes and limits are not enforced.
  */
 #ifndef QUMUN_CGROUPS_H
 #define QUMUN_CGROUPS_H
 #include "events.h"
+#include "limits.h"
 
-/* Tells the agent what a cgroup's cpu controller is set to now. */
-static __always_inline void note_cgroup(struct cgroup *cgrp, struct cgroup_ctx *c)
+static __always_inline struct qm_cgroup *shown(u32 slot)
 {
-	struct qm_event *e = note(QM_EVENT_CGROUP_WEIGHT, NULL, NULL);
-
-	if (!e)
-		return;
-	e->cgroup_id = cgrp->kn->id;
-	e->cgroup_weight = c->weight;
-	/* Of the limit: microseconds of each period, and the period; 0 for no limit. */
-	e->exec_runtime = c->quota_us;
-	e->vtime = c->period_us;
-	bpf_ringbuf_submit(e, BPF_RB_NO_WAKEUP);
+	return &cgroups[slot & (QM_MAX_CGROUPS - 1)];
 }
 
-static __always_inline struct cgroup_ctx *cgroup_ctx(struct cgroup *cgrp)
+/* The kernel changes one cgroup at a time. Whoever reads meanwhile sees an odd version and reads again. */
+static __always_inline void change_begins(struct qm_cgroup *c)
 {
-	return bpf_cgrp_storage_get(&qm_cgroups, cgrp, NULL, 0);
+	__sync_fetch_and_add(&c->version, 1);
+}
+
+static __always_inline void change_ends(struct qm_cgroup *c)
+{
+	__sync_fetch_and_add(&c->version, 1);
+	__sync_fetch_and_add(&view.cgroup_changes, 1);
+}
+
+/* The slot of a cgroup, or the one that stands in for it. */
+static __always_inline u32 slot_of(struct cgroup *cgrp)
+{
+	struct cgroup_ctx *c = cgrp ? bpf_cgrp_storage_get(&qm_cgroups, cgrp, NULL, 0) : NULL;
+
+	return c ? c->slot & (QM_MAX_CGROUPS - 1) : 0;
+}
+
+/* The first free slot; 0: there is none. */
+static __always_inline u32 free_slot(void)
+{
+	int i;
+
+	FOR(i, QM_MAX_CGROUPS) {
+		if (i > 0 && !cgroups[i & (QM_MAX_CGROUPS - 1)].id)
+			return i;
+	}
+	return 0;
+}
+
+static __always_inline void show_limit(struct qm_cgroup *c, u64 period_us, u64 quota_us, u64 burst_us)
+{
+	bool has = quota_us && quota_us != ~0ULL && period_us;
+
+	c->quota_us = has ? quota_us : 0;
+	c->period_us = has ? period_us : 0;
+	c->burst_us = has ? burst_us : 0;
 }
 
 SEC("struct_ops.s/qumun_cgroup_init")
 int qumun_cgroup_init(u64 *ctx)
 {
-	struct cgroup *cgrp = (struct cgroup *)ctx[0];
+	struct cgroup *cgrp = (struct cgroup *)ctx[0], *parent;
 	struct scx_cgroup_init_args *args = (struct scx_cgroup_init_args *)ctx[1];
-	struct cgroup_ctx *c = bpf_cgrp_storage_get(&qm_cgroups, cgrp, NULL, BPF_LOCAL_STORAGE_CREATE);
+	struct cgroup_ctx *own = bpf_cgrp_storage_get(&qm_cgroups, cgrp, NULL, BPF_LOCAL_STORAGE_CREATE);
+	u32 slot = 0, above = 0;
+	struct qm_cgroup *c;
+	u64 id = 0;
 
-	if (!c)
+	if (!own)
 		return -12; /* ENOMEM */
+	if (cgrp->level > 0) {
+		parent = bpf_cgroup_ancestor(cgrp, cgrp->level - 1);
+		if (parent) {
+			above = slot_of(parent);
+			bpf_cgroup_release(parent);
+		}
+		id = shown(above)->id;
+		slot = free_slot();
+		if (!slot) {
+			own->slot = above;
+			__sync_fetch_and_add(&view.cgroups_untold, 1);
+			return 0;
+		}
+	}
+	own->slot = slot;
+	own->own = 1;
+	if (LIMITS)
+		scx_bpf_create_dsq(DSQ_THROTTLED(slot), -1); /* it may be there, of an earlier cgroup */
+	c = shown(slot);
+	change_begins(c);
+	c->id = cgrp->kn->id;
+	c->parent = id;
+	c->above = above;
 	c->weight = args->weight;
 	if (FIELD_HAS(args->bw_quota_us)) {
-		c->quota_us = args->bw_quota_us == ~0ULL ? 0 : args->bw_quota_us;
-		c->period_us = args->bw_period_us;
+		show_limit(c, args->bw_period_us, args->bw_quota_us, args->bw_burst_us);
+		if (LIMITS)
+			set_limit(slot, above, c);
 	}
 	__sync_fetch_and_add(&view.nr_cgroups, 1);
-	if (SUBSCRIBED(QM_EVENT_CGROUP_WEIGHT))
-		note_cgroup(cgrp, c);
+	change_ends(c);
 	return 0;
 }
 
 SEC("struct_ops.s/qumun_cgroup_exit")
 int qumun_cgroup_exit(u64 *ctx)
 {
-	/* The storage goes with the cgroup. */
+	struct cgroup *cgrp = (struct cgroup *)ctx[0];
+	struct cgroup_ctx *own = bpf_cgrp_storage_get(&qm_cgroups, cgrp, NULL, 0);
+	struct qm_cgroup *c;
+	u32 slot;
+
+	if (!own)
+		return 0;
+	if (!own->own) {
+		__sync_fetch_and_add(&view.cgroups_untold, -1);
+		return 0;
+	}
+	slot = own->slot;
+	own->slot = 0;
+	own->own = 0;
+	c = shown(slot);
+	change_begins(c);
+	c->id = 0;
+	c->weight = 100;
+	show_limit(c, 0, 0, 0);
+	if (LIMITS)
+		set_limit(slot, 0, c);
 	__sync_fetch_and_add(&view.nr_cgroups, -1);
-	return 0;
-}
-
-/* A move is announced, and then happens or not; no policy has a say in it. */
-SEC("struct_ops.s/qumun_cgroup_prep_move")
-int qumun_cgroup_prep_move(u64 *ctx)
-{
-	struct task_ctx *t = bpf_task_storage_get(&qm_tasks, (struct task_struct *)ctx[0], NULL, 0);
-
-	if (t)
-		t->moving = 1;
+	change_ends(c);
 	return 0;
 }
 
@@ -72,49 +134,51 @@ OPS3(void, cgroup_move, struct task_struct *, p, struct cgroup *, from, struct c
 	struct qm_event *e;
 
 	if (t)
-		t->moving = 0;
+		t->group = slot_of(to);
 	if (!SUBSCRIBED(QM_EVENT_CGROUP) || p->pid == view.agent_pid)
 		return;
 	e = note(QM_EVENT_CGROUP, p, t);
 	if (!e)
 		return;
-	e->cgroup_id = to->kn->id;
+	e->cpu_cgroup_id = to->kn->id;
 	bpf_ringbuf_submit(e, BPF_RB_NO_WAKEUP);
 }
 
-OPS3(void, cgroup_cancel_move, struct task_struct *, p, struct cgroup *, from, struct cgroup *, to)
+static __always_inline struct cgroup_ctx *own_slot(struct cgroup *cgrp)
 {
-	struct task_ctx *t = task_ctx(p);
+	struct cgroup_ctx *own = bpf_cgrp_storage_get(&qm_cgroups, cgrp, NULL, 0);
 
-	if (t)
-		t->moving = 0;
+	return own && own->own ? own : NULL;
 }
 
 OPS2(void, cgroup_set_weight, struct cgroup *, cgrp, u32, weight)
 {
-	struct cgroup_ctx *c = cgroup_ctx(cgrp);
+	struct cgroup_ctx *own = own_slot(cgrp);
+	struct qm_cgroup *c;
 
-	if (!c)
+	if (!own)
 		return;
+	c = shown(own->slot);
+	change_begins(c);
 	c->weight = weight;
-	if (SUBSCRIBED(QM_EVENT_CGROUP_WEIGHT))
-		note_cgroup(cgrp, c);
+	change_ends(c);
 }
 
-/* Kernels that tell it leave the limit to the scheduler; we pass it on, and say in `status` that it is not
- * enforced unless the policy does. */
+/* Kernels that tell it leave the limit to the scheduler. */
 SEC("struct_ops/qumun_cgroup_set_bandwidth")
 int qumun_cgroup_set_bandwidth(u64 *ctx)
 {
-	struct cgroup *cgrp = (struct cgroup *)ctx[0];
-	struct cgroup_ctx *c = cgroup_ctx(cgrp);
+	struct cgroup_ctx *own = own_slot((struct cgroup *)ctx[0]);
+	struct qm_cgroup *c;
 
-	if (!c)
+	if (!own)
 		return 0;
-	c->period_us = ctx[1];
-	c->quota_us = ctx[2] == ~0ULL ? 0 : ctx[2];
-	if (SUBSCRIBED(QM_EVENT_CGROUP_WEIGHT))
-		note_cgroup(cgrp, c);
+	c = shown(own->slot);
+	change_begins(c);
+	show_limit(c, ctx[1], ctx[2], ctx[3]);
+	if (LIMITS)
+		set_limit(own->slot, c->above, c);
+	change_ends(c);
 	return 0;
 }
 #endif

@@ -105,11 +105,11 @@ OPS3(s32, pick_cpu, struct task_struct *, p, s32, prev_cpu, u64, wake_flags)
 
 	if (!OPTION(BUILTIN_IDLE) || !HAS(scx_bpf_select_cpu_dfl) || p->pid == view.agent_pid)
 		return prev_cpu;
-	cpu = scx_bpf_select_cpu_dfl(p, prev_cpu, wake_flags, &idle);
-	if (!idle || !cpu_usable(cpu))
-		return cpu;
 	t = task_ctx(p);
-	if (!t)
+	if (t && is_dry(p, t, now_ns()))
+		return prev_cpu;
+	cpu = scx_bpf_select_cpu_dfl(p, prev_cpu, wake_flags, &idle);
+	if (!idle || !cpu_usable(cpu) || !t)
 		return cpu;
 	/* enqueue is not called for it. */
 	if (end_event(t))
@@ -184,6 +184,8 @@ OPS2(void, enqueue, struct task_struct *, p, u64, flags)
 		t->exec_runtime = 0;
 	if (end_event(t))
 		count()->ev_cancelled++;
+	if (throttle(p, t, flags & ~SCX_ENQ_LAST, now))
+		return;
 
 	if (bound_to_cpu(p)) {
 		count()->kernel_direct++;
@@ -225,6 +227,7 @@ OPS2(void, dispatch, s32, cpu, struct task_struct *, prev)
 	bool goes_on = prev && !prev_is_agent && (prev->scx.flags & SCX_TASK_QUEUED);
 	bool degraded = latch_check(now);
 
+	release(now);
 	if (!degraded) {
 		bool was_free = !goes_on && !READ_ONCE(cc->pinned) && !READ_ONCE(cc->placed) && !READ_ONCE(core.shared) &&
 				  scx_bpf_dsq_nr_queued(DSQ_CORE) <= 0;
@@ -250,7 +253,8 @@ OPS2(void, dispatch, s32, cpu, struct task_struct *, prev)
 	}
 	if (take_work(cpu, now, degraded, goes_on))
 		return;
-	if (goes_on) {
+	/* With nothing left in its cgroup it does not: the kernel queues it, and there it is held back. */
+	if (goes_on && !runs_dry(prev, now)) {
 		count()->kept++;
 		set_slice(prev, config.slice_ns);
 	}
@@ -293,6 +297,12 @@ OPS1(void, running, struct task_struct *, p)
 	t->started_at = now;
 	if (before(core.vnow, t->vtime))
 		core.vnow = t->vtime;
+	/* It was queued before its cgroup had used up its limit. An end of its slice would be seen at the next tick only. */
+	if (is_dry(p, t, now)) {
+		set_slice(p, 0);
+		if (may_kick())
+			scx_bpf_kick_cpu(this_cpu(), SCX_KICK_PREEMPT);
+	}
 }
 
 OPS2(void, stopping, struct task_struct *, p, bool, runnable)
@@ -317,6 +327,10 @@ OPS2(void, stopping, struct task_struct *, p, bool, runnable)
 	t->stopped_at = now;
 	t->exec_runtime += ran;
 	t->vtime += ran * 100 / (weight ? weight : 1);
+	if (LIMITS && READ_ONCE(view.nr_limits)) {
+		charge(t, now);
+		t->pass = 0;
+	}
 }
 
 /*
@@ -349,6 +363,8 @@ OPS1(void, tick, struct task_struct *, p)
 	if (p->pid == view.agent_pid)
 		return;
 	now = now_ns();
+	if (runs_dry(p, now))
+		set_slice(p, 0);
 	if (latch_check(now)) {
 		/* Just degraded: whoever is parked has waited long enough. */
 		if (now - view.degraded_since < 20 * MS && scx_bpf_dsq_nr_queued(DSQ_PARK) > 0)
@@ -405,6 +421,7 @@ static int heartbeat(void *map, u32 *key, struct timer_slot *slot)
 	bool waits = core.agent_queued && agent_wanted(now, degraded);
 	int i;
 
+	release(now);
 	if (!waits)
 		waits = scx_bpf_dsq_nr_queued(DSQ_CORE) > 0 || core.shared ||
 			(degraded && scx_bpf_dsq_nr_queued(DSQ_PARK) > 0) || (!degraded && core.decisions_left);
@@ -510,9 +527,7 @@ struct sched_ext_ops qumun_ops = {
 	.dump_task = (void *)qumun_dump_task,
 	.cgroup_init = (void *)qumun_cgroup_init,
 	.cgroup_exit = (void *)qumun_cgroup_exit,
-	.cgroup_prep_move = (void *)qumun_cgroup_prep_move,
 	.cgroup_move = (void *)qumun_cgroup_move,
-	.cgroup_cancel_move = (void *)qumun_cgroup_cancel_move,
 	.cgroup_set_weight = (void *)qumun_cgroup_set_weight,
 	.cgroup_set_bandwidth = (void *)qumun_cgroup_set_bandwidth,
 	.cpu_online = (void *)qumun_cpu_online,

@@ -34,25 +34,6 @@ static __always_inline u64 task_id(struct task_struct *p)
 	return FIELD_HAS(p->scx.tid) ? p->scx.tid : 0;
 }
 
-/* cpu.weight of the task's cgroup in the cpu controller. */
-static __always_inline u32 cgroup_weight(struct task_struct *p)
-{
-	struct cgroup *cgrp;
-	struct cgroup_ctx *c;
-	u32 weight = 100;
-
-	if (!HAS(scx_bpf_task_cgroup))
-		return weight;
-	cgrp = scx_bpf_task_cgroup(p);
-	if (!cgrp)
-		return weight;
-	c = bpf_cgrp_storage_get(&qm_cgroups, cgrp, NULL, 0);
-	if (c && c->weight)
-		weight = c->weight;
-	bpf_cgroup_release(cgrp);
-	return weight;
-}
-
 /*
  * Tells the agent something that needs no answer. Not while degraded: an agent that is late has enough
  * to read, and whatever it missed stands in the next event of the task. What a policy did not subscribe
@@ -107,8 +88,6 @@ static __always_inline void note_task(u32 kind, struct task_struct *p)
 	e = note(kind, p, task_ctx(p));
 	if (!e)
 		return;
-	if (kind == QM_EVENT_CGROUP)
-		e->cgroup_id = cgroup_id(p);
 	bpf_ringbuf_submit(e, BPF_RB_NO_WAKEUP);
 }
 
@@ -146,7 +125,12 @@ static __always_inline bool offer(struct task_struct *p, struct task_ctx *t, s32
 	e->flags = (t->sampled ? QM_EVENT_SAMPLED : 0) | (flags & SCX_ENQ_WAKEUP ? QM_EVENT_WAKEUP : 0) |
 		   (p->flags & PF_KTHREAD ? QM_EVENT_KTHREAD : 0);
 	e->kind = QM_EVENT_QUEUED;
-	e->cgroup_weight = SUBSCRIBED(QM_EVENT_CGROUP_WEIGHT) ? cgroup_weight(p) : 100;
+	e->cgroup_weight = 100;
+	e->cpu_cgroup_id = 0;
+	if (SUBSCRIBED(QM_EVENT_CGROUPS)) {
+		e->cgroup_weight = cgroups[t->group & (QM_MAX_CGROUPS - 1)].weight;
+		e->cpu_cgroup_id = cgroups[t->group & (QM_MAX_CGROUPS - 1)].id;
+	}
 	e->label = t->label;
 	e->tid = task_id(p);
 	__builtin_memcpy(e->comm, p->comm, sizeof(e->comm));

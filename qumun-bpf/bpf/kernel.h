@@ -80,6 +80,7 @@ struct kernfs_node {
 } CORE;
 struct cgroup {
 	struct kernfs_node *kn;
+	int level;
 } CORE;
 struct css_set {
 	struct cgroup *dfl_cgrp;
@@ -114,11 +115,13 @@ struct scx_exit_info {
 } CORE;
 struct scx_init_task_args {
 	bool fork;
+	struct cgroup *cgroup;
 } CORE;
 struct scx_cgroup_init_args {
 	u32 weight;
 	u64 bw_period_us;
 	u64 bw_quota_us;
+	u64 bw_burst_us;
 } CORE;
 struct scx_dump_ctx;
 struct scx_exit_task_args;
@@ -183,9 +186,7 @@ struct sched_ext_ops {
 	void (*dump_task)(struct scx_dump_ctx *ctx, struct task_struct *p);
 	s32 (*cgroup_init)(struct cgroup *cgrp, struct scx_cgroup_init_args *args);
 	void (*cgroup_exit)(struct cgroup *cgrp);
-	s32 (*cgroup_prep_move)(struct task_struct *p, struct cgroup *from, struct cgroup *to);
 	void (*cgroup_move)(struct task_struct *p, struct cgroup *from, struct cgroup *to);
-	void (*cgroup_cancel_move)(struct task_struct *p, struct cgroup *from, struct cgroup *to);
 	void (*cgroup_set_weight)(struct cgroup *cgrp, u32 weight);
 	void (*cgroup_set_bandwidth)(struct cgroup *cgrp, u64 period_us, u64 quota_us, u64 burst_us);
 	void (*cpu_online)(s32 cpu);

@@ -78,7 +78,7 @@ extern s32 __scx_bpf_select_cpu_and(struct task_struct *p, const struct cpumask 
 				    struct scx_bpf_select_cpu_and_args *args) KFUNC;
 extern s32 scx_bpf_select_cpu_and(struct task_struct *p, s32 prev_cpu, u64 wake_flags,
 				  const struct cpumask *cpus_allowed, u64 flags) KFUNC;
-extern struct cgroup *scx_bpf_task_cgroup(struct task_struct *p) KFUNC;
+extern struct cgroup *bpf_cgroup_ancestor(struct cgroup *cgrp, int level) KFUNC;
 extern void bpf_cgroup_release(struct cgroup *cgrp) KFUNC;
 extern void scx_bpf_dump_bstr(char *fmt, unsigned long long *data, u32 data__sz) __ksym;
 extern u32 scx_bpf_reenqueue_local(void) KFUNC;

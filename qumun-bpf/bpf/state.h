@@ -15,6 +15,7 @@
 #define DSQ_AGENT 0x10003ULL  /* the agent's thread, while it waits for its turn */
 #define DSQ_PINNED(cpu) (0x20000ULL + (u32)(cpu)) /* may run on this CPU only; the core's order */
 #define DSQ_PLACED(cpu) (0x30000ULL + (u32)(cpu)) /* placed by the agent for this CPU */
+#define DSQ_THROTTLED(slot) (0x40000ULL + (u32)(slot)) /* of a cgroup that has used up its limit; in order of arrival */
 
 #define MS 1000000ULL
 /* How far behind the clock of virtual time a task may wake up: its credit for having slept. */
@@ -37,6 +38,13 @@
 #define RESCUE_EVERY_NS (50 * MS)
 #define RESCUE_SCAN 64
 #define RESCUE_CPUS 32 /* queues of CPUs searched at a time */
+/* Limits of cgroups. */
+#define LIMIT_WAIT_NS (2000 * MS) /* whoever waits for longer is let out: the kernel's watchdog allows 5 s */
+#define LIMIT_CARRY_NS (20 * MS)  /* what comes in this time and is not used is not lost: our clocks are coarse */
+#define LIMIT_DEBT_NS (10000 * MS) /* and no debt is larger than what comes in this time */
+#define RELEASE_EVERY_NS MS
+#define RELEASE_GROUPS 64 /* looked at in one pass */
+#define RELEASE_TASKS 64  /* let out of one group in one pass */
 /* Decisions taken from the ring in one dispatch. */
 #define BATCH 32
 
@@ -90,11 +98,13 @@ struct task_ctx {
 	u64 label;     /* set by user space, inherited by children */
 	u64 slice_ns;  /* the same; 0: the default */
 	u64 placed_at; /* when it came into the queue where it waits now */
+	u64 charged_at; /* until when its run is charged to its cgroup */
 	u32 bucket; /* which of core.undecided[] counts the open event */
+	u32 group; /* slot of its cgroup */
 	u8 sampled;
 	u8 reclaim; /* kswapd and its kind: the agent's memory may depend on it */
-	u8 moving; /* between cgroups */
-	u8 pad;
+	u8 pass; /* let out although its cgroup has used up its limit */
+	u8 pad[5];
 };
 
 struct {
@@ -104,12 +114,10 @@ struct {
 	__type(value, struct task_ctx);
 } qm_tasks SEC(".maps");
 
-/* Per cgroup, while a policy subscribes to it. */
+/* Where a cgroup is in the table. */
 struct cgroup_ctx {
-	u64 quota_us;
-	u64 period_us;
-	u32 weight;
-	u32 pad;
+	u32 slot;
+	u32 own; /* 0: it found the table full, and this is its parent's */
 };
 struct {
 	__uint(type, MAP_CGRP_STORAGE);
@@ -117,6 +125,25 @@ struct {
 	__type(key, int);
 	__type(value, struct cgroup_ctx);
 } qm_cgroups SEC(".maps");
+
+struct qm_cgroup cgroups[QM_MAX_CGROUPS] SEC(".bss.qm_table");
+
+/* What a limit leaves, beside the table: no user space needs to see it. Times are CPU time. */
+struct group {
+	u64 quota;	 /* ns of each period; 0: no limit */
+	s64 budget;	 /* what is left; below 0: what it owes */
+	u64 period;
+	u64 refilled_at; /* end of the last period that was added to the budget */
+	u64 most;	 /* the budget is never more */
+	u64 debt;	 /* nor less than minus this */
+	u64 since;	 /* when the limit was set: what ran before is not charged */
+	u64 held_at;	 /* when a task was held back last */
+	u32 parent;
+	u32 pad;
+};
+struct group groups[QM_MAX_CGROUPS] SEC(".bss.qm_groups");
+/* One bit a cgroup: DSQ_THROTTLED may hold a task. */
+u64 held[QM_MAX_CGROUPS / 64] SEC(".bss.qm_held");
 
 /* On whose side a waiting task is. */
 enum { SIDE_CORE, SIDE_AGENT, SIDES };
@@ -165,6 +192,9 @@ struct core_state {
 	u32 shared;	  /* DSQ_SHARED may hold a task */
 	u32 rescue_cpu;	  /* whose queue is searched for long waiters next */
 	u64 preempt_at;	  /* when a slice was cut for the agent last */
+	u64 released_at;  /* when tasks were looked for that limits hold back */
+	u32 held;	  /* there may be some */
+	u32 release_word; /* of held[], where that goes on */
 	u64 printed_at;
 	s64 undecided[BUCKETS];
 };

@@ -4,7 +4,7 @@
  */
 #ifndef QUMUN_TASKS_H
 #define QUMUN_TASKS_H
-#include "events.h"
+#include "cgroups.h"
 
 /* Kernels from 7.1 tell exactly when a task leaves custody; there quiescent is not loaded. */
 OPS2(void, dequeue, struct task_struct *, p, u64, flags)
@@ -41,6 +41,8 @@ int qumun_init_task(u64 *ctx)
 		t->reclaim = !__builtin_memcmp(comm, "kswapd", 6) || !__builtin_memcmp(comm, "kcompactd", 9) ||
 			     !__builtin_memcmp(comm, "khugepaged", 10);
 	}
+	if ((LIMITS || SUBSCRIBED(QM_EVENT_CGROUPS)) && FIELD_HAS(args->cgroup))
+		t->group = slot_of(args->cgroup);
 	if (!args->fork)
 		return 0;
 	/* Threads and processes get what was set for their parent here, before they can run. */

@@ -24,8 +24,8 @@
 #define QM_EVENT_FORK 3		/* a task came into being; waker: its parent */
 #define QM_EVENT_AFFINITY 4	/* allowed, nr_cpus_allowed */
 #define QM_EVENT_WEIGHT 5	/* weight */
-#define QM_EVENT_CGROUP 6	/* cgroup_id: where the task is now */
-#define QM_EVENT_CGROUP_WEIGHT 7 /* of cgroup_id: cgroup_weight, exec_runtime us of each vtime us, or 0 */
+#define QM_EVENT_CGROUP 6	/* cpu_cgroup_id: where the task is now */
+#define QM_EVENT_CGROUPS 7 /* never sent, only subscribed to: cgroups are in a table, see qm_cgroup */
 
 /* qm_event.flags */
 #define QM_EVENT_SAMPLED 1 /* the legs of this wakeup are timed: stamp the decision */
@@ -45,6 +45,7 @@ struct qm_event {
 	u64 allowed;	  /* affinity of CPUs 0..63, one bit each */
 	u64 label;	  /* set by user space (qumun_task), inherited; means nothing to the core */
 	u64 tid;	  /* the kernel's own number of the task, never used twice; 0 where there is none */
+	u64 cpu_cgroup_id; /* the cgroup whose cpu controller it is under; 0 if nobody subscribes */
 	s32 pid;
 	s32 tgid;
 	s32 cpu;   /* where it ran last */
@@ -142,8 +143,28 @@ struct qm_view {
 	u64 rescued;		 /* tasks that had waited too long, served by the core out of turn */
 	u64 agent_ran_at;	 /* when the agent was put on a CPU last */
 	u64 nr_online;		 /* CPUs that may be used */
-	u64 nr_cgroups;		 /* that the core was told of; 0 without a subscriber */
+	u64 nr_cgroups;		 /* in the table */
 	u64 online[QM_IDLE_WORDS]; /* one bit a CPU: it may be used */
+	u64 cgroup_changes;	   /* of the table: grows with each */
+	u64 cgroups_untold;	   /* that found the table full: they count as a part of their parent */
+	u64 nr_limits;		   /* cgroups that have a limit */
+};
+
+/*
+ * A cgroup that has a cpu controller. User space maps the table of them read-only. A table and not events: what is
+ * the case now can be looked up at any time, by an agent that comes later too, and nothing of it can be dropped.
+ * Slot 0 is the root. The version is odd while the rest changes.
+ */
+#define QM_MAX_CGROUPS 4096
+struct qm_cgroup {
+	u64 version;
+	u64 id;	      /* 0: nobody is here */
+	u64 parent;   /* 0 for the root */
+	u64 quota_us; /* of each period; 0: no limit */
+	u64 period_us;
+	u64 burst_us;
+	u32 weight; /* 1..10000 */
+	u32 above;  /* the slot of the parent */
 };
 
 /* What the agent shows. User space writes it, so the core believes nothing in it but `ack`. */
@@ -200,6 +221,9 @@ struct qm_counters {
 	u64 notes_dropped; /* those that found the ring full */
 	u64 inherited;	   /* tasks that got label and slice from their parent */
 	u64 running;	   /* 1 while a task of ours runs here: a state, not a count */
+	u64 throttled;	   /* times a task was held back because its cgroup has used up its limit */
+	u64 throttled_ns;  /* for how long, those that were let out again */
+	u64 limit_overruns; /* those that were let out although the limit was used up, because they waited for too long */
 };
 
 /* Legs of a sampled wakeup: enqueued, seen, decided, inserted, running; the last is the whole. */
@@ -241,16 +265,17 @@ struct qm_config {
 #define QM_OPT_BUILTIN_IDLE 1  /* an idle CPU found by the kernel's own selection is used at once */
 #define QM_OPT_KEEP_LOCAL 2    /* tasks bound to one CPU go to its local queue, ahead of all others */
 #define QM_OPT_EARLY_KTHREADS 4 /* kernel threads are never asked about */
+#define QM_OPT_NO_LIMITS 8 /* cpu.max of cgroups is not enforced: nobody wants it, or the kernel does not tell */
 
 
 #define QM_SAME(cond) _Static_assert(cond, #cond)
-QM_SAME(sizeof(struct qm_event) == 144);
+QM_SAME(sizeof(struct qm_event) == 152);
 QM_SAME(__builtin_offsetof(struct qm_event, generation) == 8);
 QM_SAME(__builtin_offsetof(struct qm_event, allowed) == 64);
-QM_SAME(__builtin_offsetof(struct qm_event, pid) == 88);
-QM_SAME(__builtin_offsetof(struct qm_event, weight) == 104);
-QM_SAME(__builtin_offsetof(struct qm_event, kind) == 120);
-QM_SAME(__builtin_offsetof(struct qm_event, comm) == 128);
+QM_SAME(__builtin_offsetof(struct qm_event, pid) == 96);
+QM_SAME(__builtin_offsetof(struct qm_event, weight) == 112);
+QM_SAME(__builtin_offsetof(struct qm_event, kind) == 128);
+QM_SAME(__builtin_offsetof(struct qm_event, comm) == 136);
 QM_SAME(sizeof(struct qm_decision) == 56);
 QM_SAME(__builtin_offsetof(struct qm_decision, vtime) == 16);
 QM_SAME(__builtin_offsetof(struct qm_decision, pid) == 40);
@@ -259,16 +284,18 @@ QM_SAME(sizeof(struct qm_hello) == 8);
 QM_SAME(sizeof(struct qm_select) == 8);
 QM_SAME(sizeof(struct qm_preempt) == 8);
 QM_SAME(sizeof(struct qm_request) == 8);
-QM_SAME(sizeof(struct qm_view) == 288 + 8 * QM_IDLE_WORDS);
+QM_SAME(sizeof(struct qm_view) == 312 + 8 * QM_IDLE_WORDS);
 QM_SAME(__builtin_offsetof(struct qm_view, online) == 288);
 QM_SAME(sizeof(struct qm_task) == 56);
 QM_SAME(__builtin_offsetof(struct qm_view, mode) == 128);
 QM_SAME(__builtin_offsetof(struct qm_view, agent_pid) == 192);
 QM_SAME(__builtin_offsetof(struct qm_view, left) == 232);
 QM_SAME(sizeof(struct qm_agent) == 104 + 8 * QM_SELECT_MAX);
-QM_SAME(sizeof(struct qm_counters) == 30 * 8);
+QM_SAME(sizeof(struct qm_counters) == 33 * 8);
 QM_SAME(sizeof(struct qm_legs) == QM_LEGS * QM_LEG_BUCKETS * 8);
 QM_SAME(__builtin_offsetof(struct qm_exit, reason) == 16);
 QM_SAME(__builtin_offsetof(struct qm_exit, dump) == 1168);
 QM_SAME(sizeof(struct qm_config) == 72);
+QM_SAME(sizeof(struct qm_cgroup) == 56);
+QM_SAME(__builtin_offsetof(struct qm_cgroup, weight) == 48);
 #endif

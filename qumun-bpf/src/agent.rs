@@ -4,13 +4,13 @@
 //! the descriptors from the process that loaded the core, which alone holds the link.
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering, fence};
 use std::time::Duration;
 
-use crate::map::Shared;
+use crate::map::{Shared, read_words};
 use crate::protocol::{Agreement, Words};
 use crate::ring::{DECISION_RING_BYTES, DecisionRing, EVENT_RING_BYTES, EventRing};
-use crate::wire::{AgentPage, Hello, Preempt, Request, SELECT_MAX, Select, View};
+use crate::wire::{AgentPage, Cgroup, Hello, MAX_CGROUPS, Preempt, Request, SELECT_MAX, Select, View};
 use crate::{Error, ErrorKind, Result};
 
 /// The descriptors that an agent needs, owned.
@@ -23,16 +23,26 @@ pub struct AgentFds {
     pub(crate) hello: OwnedFd,
     pub(crate) select_cpu: OwnedFd,
     pub(crate) preempt: OwnedFd,
+    pub(crate) cgroups: OwnedFd,
 }
 
 impl AgentFds {
     /// How many there are.
-    pub const COUNT: usize = 7;
+    pub const COUNT: usize = 8;
 
     /// In the order in which [`AgentFds::inherit`] expects them.
     pub fn raw(&self) -> [RawFd; Self::COUNT] {
-        [&self.events, &self.decisions, &self.view, &self.agent, &self.hello, &self.select_cpu, &self.preempt]
-            .map(AsRawFd::as_raw_fd)
+        [
+            &self.events,
+            &self.decisions,
+            &self.view,
+            &self.agent,
+            &self.hello,
+            &self.select_cpu,
+            &self.preempt,
+            &self.cgroups,
+        ]
+        .map(AsRawFd::as_raw_fd)
     }
 
     /// Takes over descriptors that this process inherited, in the order of [`AgentFds::raw`].
@@ -60,6 +70,7 @@ impl AgentFds {
             hello: take(4)?,
             select_cpu: take(5)?,
             preempt: take(6)?,
+            cgroups: take(7)?,
         })
     }
 }
@@ -74,6 +85,7 @@ pub struct Agent {
     pub decisions: DecisionRing,
     view: Shared<View>,
     page: Shared<AgentPage>,
+    cgroups: Shared<[Cgroup; MAX_CGROUPS]>,
     agreement: Agreement,
 }
 
@@ -86,6 +98,7 @@ impl Agent {
         Ok(Self {
             view: Shared::new(fds.view.as_fd(), false, "the core's view")?,
             page: Shared::new(fds.agent.as_fd(), true, "the agent's page")?,
+            cgroups: Shared::new(fds.cgroups.as_fd(), false, "the table of cgroups")?,
             events: EventRing::new(fds.events.as_fd(), EVENT_RING_BYTES)?,
             decisions: DecisionRing::new(fds.decisions.as_fd(), DECISION_RING_BYTES)?,
             agreement: Agreement::default(),
@@ -135,6 +148,48 @@ impl Agent {
             // SAFETY: as above; the kernel writes whole words.
             *word = unsafe { AtomicU64::from_ptr(at) }.load(Ordering::Relaxed);
         }
+    }
+
+    /// The version of a slot of the table of cgroups: changed since it was read last?
+    ///
+    /// # Panics
+    /// If the slot is [`MAX_CGROUPS`] or more.
+    pub fn cgroup_version(&self, slot: usize) -> u64 {
+        self.slot_version(self.slot(slot)).load(Ordering::Acquire)
+    }
+
+    fn slot(&self, slot: usize) -> *mut Cgroup {
+        assert!(slot < MAX_CGROUPS, "there is no slot {slot}");
+        // SAFETY: in bounds by the line above.
+        unsafe { self.cgroups.ptr().cast::<Cgroup>().add(slot) }
+    }
+
+    fn slot_version(&self, at: *mut Cgroup) -> &AtomicU64 {
+        // SAFETY: from `slot`, whose aligned first word it is; the kernel writes whole words.
+        unsafe { AtomicU64::from_ptr(at.cast()) }
+    }
+
+    /// One slot of the table of cgroups, as of one moment. Where it never stops changing, its version stays odd.
+    ///
+    /// # Panics
+    /// If the slot is [`MAX_CGROUPS`] or more.
+    pub fn cgroup(&self, slot: usize) -> Cgroup {
+        let at = self.slot(slot);
+        let version = self.slot_version(at);
+        let mut copy = Cgroup::default();
+        for _ in 0..8 {
+            // Pairs with the atomic operations, full barriers, around the core's change (cgroups.h).
+            let before = version.load(Ordering::Acquire);
+            // SAFETY: in bounds; plain data of whole words, for which every bit pattern is valid.
+            copy = unsafe { read_words(at) };
+            fence(Ordering::Acquire);
+            if before & 1 == 0 && version.load(Ordering::Relaxed) == before {
+                copy.version = before;
+                return copy;
+            }
+        }
+        copy.version |= 1;
+        copy
     }
 
     /// Whether this process could write what only the core should: for tests.
@@ -236,6 +291,8 @@ pub enum ViewWord {
     Exited,
     /// [`View::nr_cpu_ids`].
     NrCpuIds,
+    /// [`View::cgroup_changes`].
+    CgroupChanges,
 }
 
 impl ViewWord {
@@ -246,6 +303,7 @@ impl ViewWord {
             Self::AgentRuns => std::mem::offset_of!(View, agent_runs),
             Self::Exited => std::mem::offset_of!(View, exited),
             Self::NrCpuIds => std::mem::offset_of!(View, nr_cpu_ids),
+            Self::CgroupChanges => std::mem::offset_of!(View, cgroup_changes),
         }
     }
 }

@@ -18,8 +18,8 @@ pub use crate::options::{Options, Switches};
 use crate::probe::Probe;
 use crate::stats::{self, Leg, Statistics};
 use crate::wire::{
-    AgentPage, Config, Counters, EVENT_AFFINITY, EVENT_CGROUP, EVENT_CGROUP_WEIGHT, EVENT_WEIGHT, Exit, LEGS,
-    Legs, View,
+    AgentPage, Config, Counters, EVENT_AFFINITY, EVENT_CGROUP, EVENT_CGROUPS, EVENT_WEIGHT, Exit, LEGS, Legs,
+    OPT_NO_LIMITS, View,
 };
 use crate::{Error, ErrorKind, Result, features, wire};
 
@@ -27,7 +27,7 @@ use crate::{Error, ErrorKind, Result, features, wire};
 const OBJECT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/core.bpf.o"));
 
 /// Functions of `struct sched_ext_ops` in the order of `bpf/kernel.h`, with their programs.
-const MEMBERS: [(&str, &str); 31] = [
+const MEMBERS: [(&str, &str); 29] = [
     ("select_cpu", "qumun_pick_cpu"),
     ("enqueue", "qumun_enqueue"),
     ("dequeue", "qumun_dequeue"),
@@ -48,9 +48,7 @@ const MEMBERS: [(&str, &str); 31] = [
     ("dump_task", "qumun_dump_task"),
     ("cgroup_init", "qumun_cgroup_init"),
     ("cgroup_exit", "qumun_cgroup_exit"),
-    ("cgroup_prep_move", "qumun_cgroup_prep_move"),
     ("cgroup_move", "qumun_cgroup_move"),
-    ("cgroup_cancel_move", "qumun_cgroup_cancel_move"),
     ("cgroup_set_weight", "qumun_cgroup_set_weight"),
     ("cgroup_set_bandwidth", "qumun_cgroup_set_bandwidth"),
     ("cpu_online", "qumun_cpu_online"),
@@ -75,6 +73,8 @@ pub fn uses_operation(member: &str) -> bool {
 /// Sets and reads what is kept about a task.
 const TASK_PROGRAM: &str = "qumun_task";
 const SWITCH_PROGRAM: &str = "qumun_switch";
+/// The map of the table of cgroups.
+const TABLE: &str = "qm_table";
 /// The other program on a tracepoint, which every kernel needs.
 const HOTPLUG_PROGRAM: &str = "qumun_hotplug";
 
@@ -85,6 +85,7 @@ pub struct Loaded {
     maps: Maps,
     probe: Probe,
     watches_switch: bool,
+    enforces_limits: bool,
 }
 
 /// The core, scheduling. Dropping it gives the machine back to the kernel's own scheduler.
@@ -129,9 +130,10 @@ pub fn load(options: &Options) -> Result<Loaded> {
         .name("qumun")
         .and_then(|builder| builder.open_memory(OBJECT))
         .map_err(|e| Error::new(ErrorKind::Load, "the embedded core cannot be read").because(e))?;
+    let limits = kernel.tells_limits() && !options.switches.no_limits;
     let config = Config {
         nr_cpu_ids: probe.nr_cpu_ids,
-        options: options.config.options | options.switches.bits(),
+        options: options.config.options | options.switches.bits() | if limits { 0 } else { OPT_NO_LIMITS },
         ..options.config
     };
     check_config(&config)?;
@@ -145,8 +147,10 @@ pub fn load(options: &Options) -> Result<Loaded> {
     })?;
     drop(collected);
     freeze(&object, "qm_view")?;
+    freeze(&object, TABLE)?;
     let maps = Maps::map(&object)?;
-    Ok(Loaded { object, maps, probe, watches_switch: kernel.deprecates_cpu_release() })
+    let watches_switch = kernel.deprecates_cpu_release();
+    Ok(Loaded { object, maps, probe, watches_switch, enforces_limits: limits })
 }
 
 fn check_name(name: &str) -> Result<()> {
@@ -235,6 +239,11 @@ impl Kernel {
         self.reenqueue_anywhere
     }
 
+    /// Without it a scheduler does not learn of `cpu.max` (before 6.17).
+    fn tells_limits(&self) -> bool {
+        self.members.contains("cgroup_set_bandwidth")
+    }
+
     /// Operations not to be used here: missing ones, of two that tell the same, one, and those that only tell
     /// what nobody has subscribed to.
     fn unwanted(&self, member: &str, config: &Config) -> bool {
@@ -242,7 +251,12 @@ impl Kernel {
         match member {
             "set_weight" if unheard(&[EVENT_WEIGHT]) => true,
             "set_cpumask" if unheard(&[EVENT_AFFINITY]) => true,
-            name if name.starts_with("cgroup_") && unheard(&[EVENT_CGROUP, EVENT_CGROUP_WEIGHT]) => true,
+            name if name.starts_with("cgroup_")
+                && config.options & OPT_NO_LIMITS != 0
+                && unheard(&[EVENT_CGROUP, EVENT_CGROUPS]) =>
+            {
+                true
+            }
             "dequeue" => !self.exact_dequeue,
             "quiescent" => self.exact_dequeue,
             "cpu_acquire" | "cpu_release" if self.deprecates_cpu_release() => true,
@@ -436,6 +450,7 @@ impl Loaded {
             hello: program("qumun_hello")?,
             select_cpu: program("qumun_select_cpu")?,
             preempt: program("qumun_preempt")?,
+            cgroups: map(TABLE)?,
         })
     }
 
@@ -459,6 +474,11 @@ impl Loaded {
     /// What the core shows now.
     pub fn view(&self) -> View {
         self.maps.view.read()
+    }
+
+    /// Are the limits of cgroups (`cpu.max`) enforced? Not before Linux 6.17, and not if it was not wanted.
+    pub fn enforces_limits(&self) -> bool {
+        self.enforces_limits
     }
 
     /// What the agent shows now.

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::wire::{Config, OPT_BUILTIN_IDLE, OPT_EARLY_KTHREADS, OPT_KEEP_LOCAL};
+use crate::wire::{Config, OPT_BUILTIN_IDLE, OPT_EARLY_KTHREADS, OPT_KEEP_LOCAL, OPT_NO_LIMITS};
 use crate::{Error, ErrorKind, Result};
 
 /// How to load the core. Every field has a default.
@@ -39,6 +39,8 @@ pub struct Switches {
     pub keep_local: bool,
     /// The policy is never asked about kernel threads. (About those that may use one CPU only it never is.)
     pub early_kthreads: bool,
+    /// Limits of cgroups (`cpu.max`) are not enforced, also where the kernel tells them.
+    pub no_limits: bool,
 }
 
 impl Switches {
@@ -48,6 +50,7 @@ impl Switches {
         bit(self.kernel_idle, OPT_BUILTIN_IDLE)
             | bit(self.keep_local, OPT_KEEP_LOCAL)
             | bit(self.early_kthreads, OPT_EARLY_KTHREADS)
+            | bit(self.no_limits, OPT_NO_LIMITS)
     }
 }
 

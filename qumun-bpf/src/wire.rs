@@ -27,17 +27,18 @@ pub const EVENT_FORK: u32 = 3;
 pub const EVENT_AFFINITY: u32 = 4;
 /// [`Event::kind`]: a task's weight has changed.
 pub const EVENT_WEIGHT: u32 = 5;
-/// [`Event::kind`]: a task has moved to [`Event::cgroup_id`].
+/// [`Event::kind`]: a task has moved to [`Event::cpu_cgroup_id`].
 pub const EVENT_CGROUP: u32 = 6;
-/// [`Event::kind`]: what the cpu controller of [`Event::cgroup_id`] is set to: [`Event::cgroup_weight`], and
-/// [`Event::exec_runtime`] us of each [`Event::vtime`] us (0 for no limit).
-pub const EVENT_CGROUP_WEIGHT: u32 = 7;
+/// Never sent, only subscribed to: cgroups are in a table, see [`Cgroup`].
+pub const EVENT_CGROUPS: u32 = 7;
 /// [`Config::options`]: an idle CPU found by the kernel's own selection is used at once.
 pub const OPT_BUILTIN_IDLE: u32 = 1;
 /// [`Config::options`]: tasks bound to one CPU go to its local queue, ahead of all others.
 pub const OPT_KEEP_LOCAL: u32 = 2;
 /// [`Config::options`]: the agent is never asked about kernel threads.
 pub const OPT_EARLY_KTHREADS: u32 = 4;
+/// [`Config::options`]: limits of cgroups (`cpu.max`) are not enforced.
+pub const OPT_NO_LIMITS: u32 = 8;
 /// [`Event::flags`]: the legs of this wakeup are timed, stamp the decision.
 pub const EVENT_SAMPLED: u32 = 1;
 /// [`Event::flags`]: the task slept before.
@@ -81,6 +82,8 @@ pub struct Event {
     pub label: u64,
     /// The kernel's own number of the task, never used twice; 0 where it has none.
     pub tid: u64,
+    /// The cgroup whose cpu controller it is under; 0 if nobody subscribes to cgroups.
+    pub cpu_cgroup_id: u64,
     /// The thread.
     pub pid: i32,
     /// Its process.
@@ -97,7 +100,7 @@ pub struct Event {
     pub epoch: u32,
     /// `EVENT_SAMPLED`, `EVENT_WAKEUP`, `EVENT_KTHREAD`.
     pub flags: u32,
-    /// One of `EVENT_QUEUED` to `EVENT_CGROUP_WEIGHT`.
+    /// One of `EVENT_QUEUED` to `EVENT_CGROUP`.
     pub kind: u32,
     /// cpu.weight of the task's cgroup, if it was subscribed to; else 100.
     pub cgroup_weight: u32,
@@ -231,11 +234,42 @@ pub struct View {
     pub agent_ran_at: u64,
     /// CPUs that may be used.
     pub nr_online: u64,
-    /// cgroups that the core was told of; 0 without a subscriber.
+    /// cgroups in the table; 0 where nobody needs them.
     pub nr_cgroups: u64,
     /// One bit a CPU: it may be used.
     pub online: [u64; MAX_CPUS / 64],
+    /// Changes of the table of cgroups.
+    pub cgroup_changes: u64,
+    /// cgroups that found the table full: they count as a part of their parent.
+    pub cgroups_untold: u64,
+    /// cgroups in the table that have a limit.
+    pub nr_limits: u64,
 }
+
+/// A cgroup that has a cpu controller: one slot of the core's table, of which slot 0 is the root.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Cgroup {
+    /// Grows with each change; odd while the rest changes.
+    pub version: u64,
+    /// The cgroup v2 directory (its inode number); 0: nobody is here.
+    pub id: u64,
+    /// The id of its parent; 0 for the root.
+    pub parent: u64,
+    /// Microseconds of each period; 0 for no limit.
+    pub quota_us: u64,
+    /// The period of the limit.
+    pub period_us: u64,
+    /// How much of what was not used may be used later.
+    pub burst_us: u64,
+    /// `cpu.weight`: 1..10000.
+    pub weight: u32,
+    /// The slot of its parent.
+    pub above: u32,
+}
+
+/// Slots of the table of cgroups.
+pub const MAX_CGROUPS: usize = 4096;
 
 /// What the agent shows; the core believes nothing in it but `ack`.
 #[repr(C)]
@@ -335,6 +369,12 @@ pub struct Counters {
     pub inherited: u64,
     /// 1 while a task of ours runs here. A state, not a count: the sum is `nr_running`.
     pub running: u64,
+    /// Times a task was held back because its cgroup has used up its limit.
+    pub throttled: u64,
+    /// For how long, those that were let out again.
+    pub throttled_ns: u64,
+    /// Those that were let out although the limit was used up, because they had waited for too long.
+    pub limit_overruns: u64,
 }
 
 /// One CPU's histograms of the legs of sampled wakeups.
@@ -393,13 +433,13 @@ pub struct Config {
 }
 
 const _: () = {
-    assert!(size_of::<Event>() == 144);
+    assert!(size_of::<Event>() == 152);
     assert!(offset_of!(Event, generation) == 8);
     assert!(offset_of!(Event, allowed) == 64);
-    assert!(offset_of!(Event, pid) == 88);
-    assert!(offset_of!(Event, weight) == 104);
-    assert!(offset_of!(Event, kind) == 120);
-    assert!(offset_of!(Event, comm) == 128);
+    assert!(offset_of!(Event, pid) == 96);
+    assert!(offset_of!(Event, weight) == 112);
+    assert!(offset_of!(Event, kind) == 128);
+    assert!(offset_of!(Event, comm) == 136);
     assert!(size_of::<Decision>() == 56);
     assert!(offset_of!(Decision, vtime) == 16);
     assert!(offset_of!(Decision, pid) == 40);
@@ -408,16 +448,18 @@ const _: () = {
     assert!(size_of::<Select>() == 8);
     assert!(size_of::<Preempt>() == 8);
     assert!(size_of::<Request>() == 8);
-    assert!(size_of::<View>() == 288 + MAX_CPUS / 8);
+    assert!(size_of::<View>() == 312 + MAX_CPUS / 8);
     assert!(offset_of!(View, online) == 288);
     assert!(size_of::<Task>() == 56);
     assert!(offset_of!(View, mode) == 128);
     assert!(offset_of!(View, agent_pid) == 192);
     assert!(offset_of!(View, left) == 232);
     assert!(size_of::<AgentPage>() == 104 + 8 * SELECT_MAX);
-    assert!(size_of::<Counters>() == 30 * 8);
+    assert!(size_of::<Counters>() == 33 * 8);
     assert!(size_of::<Legs>() == LEGS * LEG_BUCKETS * 8);
     assert!(offset_of!(Exit, reason) == 16);
     assert!(offset_of!(Exit, dump) == 1168);
     assert!(size_of::<Config>() == 72);
+    assert!(size_of::<Cgroup>() == 56);
+    assert!(offset_of!(Cgroup, weight) == 48);
 };

@@ -35,7 +35,7 @@ impl Events {
     pub const WEIGHT: Self = Self(1 << 5);
     /// [`Note::Moved`].
     pub const MOVED: Self = Self(1 << 6);
-    /// [`Note::Cgroup`], and [`Queued::cgroup_weight`].
+    /// [`Note::Cgroup`], [`Note::CgroupGone`], and [`Queued::cgroup_weight`].
     pub const CGROUPS: Self = Self(1 << 7);
     /// All of them.
     pub const ALL: Self = Self(0b1_1111 << 3);
@@ -72,8 +72,10 @@ impl BitOrAssign for Events {
 
 /// Something that happened to a task or a cgroup and needs no answer.
 ///
-/// Notes are hints: the core sends none while it has taken over, and drops them (counted) when the ring is
-/// full. Whatever they say about a task stands in its next [`Queued`] too.
+/// Notes about tasks are hints: the core sends none while it has taken over, and drops them (counted) when the ring
+/// is full. Whatever they say about a task stands in its next [`Queued`] too. Notes about cgroups are not lost: each
+/// agent is told all that there are before the first task that is in one, a parent before its children, and later
+/// whatever has changed; several changes may come as one note.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Note {
@@ -106,18 +108,26 @@ pub enum Note {
     Moved {
         /// Which task.
         task: TaskId,
-        /// The cgroup v2 directory (its inode number) where it is now.
+        /// The cgroup v2 directory (its inode number) whose cpu controller it is under now.
         cgroup_id: u64,
     },
-    /// What a cgroup's cpu controller is set to.
+    /// A cgroup with a cpu controller, and what that is set to: when it is new to this agent, and after a change.
     Cgroup {
         /// The cgroup v2 directory (its inode number).
         cgroup_id: u64,
+        /// The cgroup that it is in; 0 for the root. It does not change.
+        parent: u64,
         /// `cpu.weight`: 1..10000, 100 unless set.
         weight: u32,
         /// `cpu.max`, where the kernel tells it to schedulers (from 6.17): quota and period. `None` for no
         /// limit.
         limit: Option<(Nanos, Nanos)>,
+    },
+    /// A cgroup is gone, or has lost its cpu controller: forget what is kept about it. Of a parent that is gone with
+    /// its children this may come first.
+    CgroupGone {
+        /// The cgroup v2 directory (its inode number). No other cgroup of this boot has had it.
+        cgroup_id: u64,
     },
 }
 
@@ -129,7 +139,7 @@ impl Note {
             Self::Affinity { .. } => Events::AFFINITY,
             Self::Weight { .. } => Events::WEIGHT,
             Self::Moved { .. } => Events::MOVED,
-            Self::Cgroup { .. } => Events::CGROUPS,
+            Self::Cgroup { .. } | Self::CgroupGone { .. } => Events::CGROUPS,
         }
     }
 }
@@ -149,7 +159,11 @@ pub struct Queued {
     pub waker: Option<Pid>,
     /// The cgroup v2 directory (its inode number).
     pub cgroup_id: u64,
-    /// `cpu.weight` of the task's cgroup if the policy subscribes to [`Events::CGROUPS`]; else 100.
+    /// The cgroup whose cpu controller the task is under: `cgroup_id` or the nearest one above it that has such a
+    /// controller, and the one that [`Note::Cgroup`] tells about. 0 unless the policy subscribes to
+    /// [`Events::CGROUPS`].
+    pub cpu_cgroup_id: u64,
+    /// `cpu.weight` of that cgroup if the policy subscribes to [`Events::CGROUPS`]; else 100.
     pub cgroup_weight: u32,
     /// What user space has set for this task or one that it descends from (`Running::set_task`); 0 if
     /// nothing. It means whatever the policy wants it to mean.

@@ -23,10 +23,11 @@ use qumun_bpf::agent::{self as bpf_agent, PageWord, ViewWord};
 use qumun_bpf::loader::{self, Options};
 
 use crate::alloc::FaultGuard;
+use crate::cgroups::{Row, Table, Told};
 use crate::{
-    Affinity, Ask, Backend, Builder, Cpu, CpuSet, Decision, Epoch, Error, ErrorKind, Event, Exit, ExitInfo,
-    ExitKind, Full, Generation, IdleView, Nanos, Note, Pid, Queued, Result, Scheduler, Stats, TaskId,
-    Topology, alloc,
+    Affinity, Ask, Backend, Builder, Cpu, CpuSet, Decision, Epoch, Error, ErrorKind, Event, Events, Exit,
+    ExitInfo, ExitKind, Full, Generation, IdleView, Nanos, Note, Pid, Queued, Result, Scheduler, Stats,
+    TaskId, Topology, alloc,
 };
 
 /// The core, loaded into the kernel and not yet scheduling.
@@ -246,6 +247,9 @@ pub struct Link {
     partial: bool,
     runs_seen: u64,
     fruitless: u32,
+    cgroups: Told,
+    /// Read, and to be told after what was not told of cgroups.
+    next: Option<Event>,
     /// Why the core did not take this thread for the agent.
     refused: Option<String>,
 }
@@ -274,6 +278,8 @@ impl Link {
             partial: bpf_agent::is_ext(),
             runs_seen: 0,
             fruitless: 0,
+            cgroups: Told::default(),
+            next: None,
             refused: None,
         })
     }
@@ -299,13 +305,7 @@ impl Link {
                 allowed: Affinity::new(raw.allowed, raw.nr_cpus_allowed, self.nr_cpus),
             })),
             wire::EVENT_WEIGHT => Some(Event::Note(Note::Weight { task: id, weight: raw.weight })),
-            wire::EVENT_CGROUP => Some(Event::Note(Note::Moved { task: id, cgroup_id: raw.cgroup_id })),
-            wire::EVENT_CGROUP_WEIGHT => Some(Event::Note(Note::Cgroup {
-                cgroup_id: raw.cgroup_id,
-                weight: raw.cgroup_weight,
-                limit: (raw.exec_runtime != 0)
-                    .then_some((Nanos::from_micros(raw.exec_runtime), Nanos::from_micros(raw.vtime))),
-            })),
+            wire::EVENT_CGROUP => Some(Event::Note(Note::Moved { task: id, cgroup_id: raw.cpu_cgroup_id })),
             // One that was sent on the eve of a new epoch: the core has that task already.
             wire::EVENT_QUEUED if !self.agent.is_current(raw.epoch) => None,
             wire::EVENT_QUEUED => Some(Event::Queued(Queued {
@@ -314,6 +314,7 @@ impl Link {
                 cpu: Cpu(u32::try_from(raw.cpu).unwrap_or(0)),
                 waker: (raw.waker != 0).then_some(Pid(raw.waker)),
                 cgroup_id: raw.cgroup_id,
+                cpu_cgroup_id: raw.cpu_cgroup_id,
                 cgroup_weight: raw.cgroup_weight,
                 label: raw.label,
                 tid: raw.tid,
@@ -336,7 +337,23 @@ impl Link {
     }
 }
 
+impl Table for bpf_agent::Agent {
+    fn version(&self, slot: usize) -> u64 {
+        self.cgroup_version(slot)
+    }
+
+    fn row(&self, slot: usize) -> Row {
+        let wire::Cgroup { version, id, parent, quota_us, period_us, weight, above, .. } = self.cgroup(slot);
+        Row { version, id, parent, above, weight, quota_us, period_us }
+    }
+}
+
 impl Backend for Link {
+    fn subscribe(&mut self, events: Events) {
+        let slots = if events.contains(Events::CGROUPS) { wire::MAX_CGROUPS } else { 0 };
+        self.cgroups.begin(slots);
+    }
+
     fn start(&mut self) {
         self.refused = self.agent.hello().err().map(|error| error.to_string());
         self.faults = Some(FaultGuard::new());
@@ -401,10 +418,16 @@ impl Backend for Link {
 
     fn receive(&mut self) -> Option<Event> {
         loop {
-            let raw = self.agent.events.pop()?;
-            if let Some(event) = self.event(&raw) {
+            // After the event was read and before it is told: its task may be in a cgroup that is new.
+            let changes = self.agent.view_word(ViewWord::CgroupChanges);
+            if let Some(note) = self.cgroups.next(changes, &self.agent) {
+                return Some(Event::Note(note));
+            }
+            if let Some(event) = self.next.take() {
                 return Some(event);
             }
+            let raw = self.agent.events.pop()?;
+            self.next = self.event(&raw);
         }
     }
 

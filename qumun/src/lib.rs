@@ -71,6 +71,8 @@ mod agent;
 pub mod alloc;
 mod backend;
 mod builder;
+#[cfg(any(feature = "kernel", feature = "sim"))]
+mod cgroups;
 mod decision;
 mod error;
 mod event;

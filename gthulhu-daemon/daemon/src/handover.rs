@@ -58,11 +58,11 @@ mod tests {
         unsafe { OwnedFd::from_raw_fd(fd) }
     }
 
-    fn pipes(from: RawFd) -> [OwnedFd; 7] {
+    fn pipes(from: RawFd) -> [OwnedFd; 8] {
         std::array::from_fn(|i| pipe_with(&format!("{i}\n"), from))
     }
 
-    fn numbers(fds: &[OwnedFd; 7]) -> [RawFd; 7] {
+    fn numbers(fds: &[OwnedFd; 8]) -> [RawFd; 8] {
         std::array::from_fn(|i| fds[i].as_raw_fd())
     }
 
@@ -81,7 +81,7 @@ mod tests {
                 command.args(["-c", READER]).stdin(Stdio::null());
                 give(&mut command, numbers(&fds));
                 let out = command.output().unwrap();
-                assert_eq!(String::from_utf8_lossy(&out.stdout), "0123456", "{crowd} others, from {from}");
+                assert_eq!(String::from_utf8_lossy(&out.stdout), "01234567", "{crowd} others, from {from}");
                 // SAFETY: plain numbers.
                 let flags = unsafe { libc::fcntl(fds[0].as_raw_fd(), libc::F_GETFD) };
                 assert_eq!(flags, libc::FD_CLOEXEC, "no other child inherits it");
