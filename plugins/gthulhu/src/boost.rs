@@ -25,6 +25,13 @@ pub(crate) enum Payer {
     Strategy(StrategyId),
 }
 
+/// Where the floor puts boosted work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Place {
+    Ahead,
+    At(u64),
+}
+
 /// All token buckets but those of tasks.
 #[derive(Debug)]
 pub(crate) struct Boosts {
@@ -74,15 +81,16 @@ impl Boosts {
         floor.max(until(bucket, time))
     }
 
-    /// What others are owed, in virtual time from where those of them stand who only compute (`others`): zero if they
-    /// had their part.
-    pub(crate) fn owed(&mut self, others: u64, weight: u64) -> Option<u64> {
+    /// Where boosted work stands by the floor, on the axis where those of the others are at `others` who only compute: ahead
+    /// of all if others have had their part and more, else at a place among them. `None`: there are no boosts.
+    pub(crate) fn place(&mut self, others: u64, load: u64) -> Option<Place> {
         let part = self.part()?;
-        // A burst of all boosts together, on each CPU at once.
         let cpus = self.cpus.as_ref().map_or(1, |cpus| cpus.len() as u64);
-        let credit = BURST.saturating_mul(cpus).saturating_mul(part) / 10 / weight;
-        self.tag = self.tag.clamp(others.saturating_sub(credit), others.saturating_add(DEBT));
-        Some(self.tag.saturating_sub(others))
+        let burst = BURST.saturating_mul(cpus).saturating_mul(part) / 10 / load;
+        self.tag = self.tag.clamp(others.saturating_sub(burst), others.saturating_add(DEBT));
+        // Half of it: as long as boosted work wants more than there is, it stays among the others, where those who wait
+        // for events are before it.
+        Some(if self.tag <= others.saturating_sub(burst / 2) { Place::Ahead } else { Place::At(self.tag) })
     }
 
     /// Of what boosted work has run, how much others are to have for it; `None`: there are no boosts.

@@ -58,6 +58,11 @@ impl Clock {
         self.last.max(self.counted).max(1)
     }
 
+    /// The same, and one task at least.
+    pub(crate) fn load(&self) -> u64 {
+        self.weight().max(100)
+    }
+
     /// Counts a member that wants to run, once in a round. A round ends when one comes back that was counted in
     /// it.
     pub(crate) fn count(&mut self, member: &mut Member, weight: u32, goes_on: bool, at: Nanos) {
@@ -91,7 +96,7 @@ impl Clock {
 
     /// So much was consumed in turns, or is owed to those who wait for theirs.
     pub(crate) fn go_on(&mut self, time: u64) {
-        let half = time.saturating_mul(50) / self.weight();
+        let half = time.saturating_mul(50) / self.load();
         self.slow = self.slow.max(self.now.saturating_sub(SLACK)).saturating_add(half);
         self.now = self.now.max(self.slow);
     }

@@ -10,7 +10,7 @@ use crate::clock::{AHEAD, BEHIND, Clock, Member};
 const CAPACITY: usize = 4_096;
 /// Deeper ones are taken for children of the root.
 pub(crate) const DEPTH: usize = 8;
-/// The root of cgroup v2 is inode 1; 0 says that nothing is known. Tasks there have groups as siblings.
+/// The root of cgroup v2 is inode 1; 0 is above it, and of a task that it is not known. Tasks there have groups as siblings.
 const ROOT: u64 = 1;
 /// A group that nothing was heard of for so long, and then wakes up, has slept.
 const QUIET: Nanos = Nanos(20_000_000);
@@ -71,21 +71,10 @@ impl Groups {
         &self.root
     }
 
-    /// What a group's `cpu.weight` is.
-    pub(crate) fn set_weight(&mut self, cgroup: u64, weight: u32) {
-        if cgroup > ROOT
-            && let Some(group) = self.enter(cgroup)
-        {
-            group.weight = weight.max(1);
-        }
-    }
-
-    /// Which group a group is in.
-    pub(crate) fn set_parent(&mut self, cgroup: u64, parent: u64) {
-        if cgroup > ROOT
-            && let Some(group) = self.enter(cgroup)
-        {
-            group.parent = parent;
+    /// Which group a group is in, and what its `cpu.weight` is.
+    pub(crate) fn tell(&mut self, cgroup: u64, parent: u64, weight: u32) {
+        if let Some(group) = self.enter(cgroup) {
+            (group.parent, group.weight) = (parent, weight.max(1));
         }
     }
 
@@ -96,10 +85,16 @@ impl Groups {
 
     /// What an event says about a task's group.
     pub(crate) fn saw(&mut self, task: &Queued) {
-        self.set_weight(task.cgroup_id, task.cgroup_weight);
+        if let Some(group) = self.enter(task.cpu_cgroup_id) {
+            group.weight = task.cgroup_weight.max(1);
+        }
     }
 
+    /// A group, new if need be. One that nobody has told about is taken for a child of the root.
     fn enter(&mut self, cgroup: u64) -> Option<&mut Group> {
+        if cgroup <= ROOT {
+            return None;
+        }
         let (at, known) = self.cache.find_or_insert(cgroup)?;
         let group = self.cache.get_mut(at)?;
         if !known {
@@ -132,6 +127,12 @@ impl Groups {
             return &mut group.clock;
         }
         &mut self.root
+    }
+
+    /// Where a task begins that is new: so far behind its siblings.
+    pub(crate) fn newcomer(&mut self, cgroup: u64, behind: u64) -> u64 {
+        let chain = self.chain(cgroup);
+        self.clock(&chain, 0).now().saturating_add(behind.min(BEHIND))
     }
 
     /// Where a task stands on the root's axis: who has less is served first.

@@ -12,7 +12,7 @@ mod wishes;
 pub use account::Account;
 
 use account::{Handicap, Manner, Turn};
-use boost::{Boosts, Payer};
+use boost::{Boosts, Payer, Place};
 use clock::{AHEAD, BEHIND, per_weight};
 use groups::{Asks, Groups, Run};
 use gthulhu_model::{Class, Floor, Level, Reader, StrategyTable, TokenBucket};
@@ -37,6 +37,9 @@ const BEST_EFFORT: u32 = 1;
 /// How often in one turn a task may be interrupted and go on where it was. One that yields looks the same as one that was
 /// interrupted: it must not come first for ever.
 const CUTS: u8 = 8;
+/// The golden section of 2^32: its multiples are as far from each other as can be (Knuth, The Art of Computer
+/// Programming 3, 6.4, exercise 9).
+const GOLDEN: u32 = 0x9e37_79b9;
 /// A rest of a turn that is shorter is not worth a switch.
 const REST: Nanos = Nanos::from_micros(500);
 
@@ -50,6 +53,8 @@ pub struct Gthulhu {
     wishes: Wishes,
     waiting: Waiting,
     nr_cpus: u32,
+    /// Where the next newcomer is put.
+    spread: u32,
     /// The time of this batch; zero between batches.
     now: Nanos,
 }
@@ -73,6 +78,7 @@ impl Gthulhu {
             wishes: Wishes::default(),
             waiting: Waiting::default(),
             nr_cpus: 1,
+            spread: 0,
             now: Nanos::ZERO,
         }
     }
@@ -122,7 +128,7 @@ impl Gthulhu {
             Manner::Turn => {}
             Manner::Boost => {
                 self.boosts.spend(&mut account.tokens, payer, task.cpu, time, self.now);
-                self.boosts.owe(time, self.groups.root().weight());
+                self.boosts.owe(time, self.groups.root().load());
             }
             Manner::Discount(percent) => {
                 let saved = time.saturating_mul(percent) / 100;
@@ -144,7 +150,7 @@ impl Gthulhu {
         self.charge(account, task);
         let is_new = !account.known;
         let changed = self.wishes.of(&mut account.wish, task, self.now);
-        if task.wakeup && !is_new {
+        if task.wakeup && task.stopped_at > Nanos::ZERO {
             account.handicap.slept((task.enqueued_at - task.stopped_at).as_u64());
         }
         let budget = account.wish.priority.boost();
@@ -157,9 +163,9 @@ impl Gthulhu {
             account.tokens =
                 if is_new { TokenBucket::empty(budget, now) } else { TokenBucket::full(budget, now) };
         }
-        let goes_on = !task.wakeup && !is_new && !changed && account.cgroup == task.cgroup_id;
+        let goes_on = !task.wakeup && !is_new && !changed && account.cgroup == task.cpu_cgroup_id;
         account.known = true;
-        account.cgroup = task.cgroup_id;
+        account.cgroup = task.cpu_cgroup_id;
         account.weight = match account.wish.priority.class {
             Class::BestEffort => BEST_EFFORT.min(task.weight),
             _ => task.weight,
@@ -172,11 +178,18 @@ impl Gthulhu {
             Some(slice) => Nanos(slice.as_nanos()),
             None => self.slice(account.weight),
         };
+        if is_new {
+            // Those who come together are spread over a slice: else they would be served together for ever, and whoever
+            // comes between would have to wait for all of them.
+            self.spread = self.spread.wrapping_add(GOLDEN);
+            let part = (u128::from(self.slice.as_u64()) * u128::from(self.spread)) >> 32;
+            account.member.vruntime = self.groups.newcomer(task.cpu_cgroup_id, per_weight(part as u64, account.weight));
+        }
         let counts = account.wish.ahead().is_none();
         let asks = Asks {
             member: &mut account.member,
             weight: account.weight,
-            cgroup: task.cgroup_id,
+            cgroup: task.cpu_cgroup_id,
             woke: task.wakeup || is_new,
             credit: self.slice.as_u64(),
             counts,
@@ -211,15 +224,19 @@ impl Gthulhu {
         let Some(level) = account.wish.ahead() else { return };
         let clock = self.groups.root();
         let others = clock.now().saturating_add(Handicap::MOST);
-        let Some(owed) = self.boosts.owed(others, clock.weight()) else { return };
+        let Some(place) = self.boosts.place(others, clock.load()) else { return };
         let above = u64::from(Level::WEAKEST.number() - level.number());
-        let front = if wait == Nanos::ZERO && owed == 0 {
-            clock.now().saturating_sub(BEHIND + above * STEP)
-        } else {
-            // So far will those be by then who only compute, if nobody else is served.
-            let pace = u64::from(self.nr_cpus) * 100;
-            let passed = wait.as_u64().saturating_mul(pace) / clock.weight();
-            others.saturating_add(passed).saturating_add(owed).saturating_sub(above * SMALL_STEP)
+        let front = match place {
+            Place::Ahead if wait == Nanos::ZERO => clock.now().saturating_sub(BEHIND + above * STEP),
+            Place::At(place) if wait == Nanos::ZERO => {
+                place.saturating_sub(above * SMALL_STEP * 100 / clock.load())
+            }
+            _ => {
+                // So far will those be by then who only compute, if nobody else is served.
+                let pace = u64::from(self.nr_cpus) * 100;
+                let place = if let Place::At(place) = place { place.max(others) } else { others };
+                place.saturating_add(wait.as_u64().saturating_mul(pace) / clock.load())
+            }
         };
         let debt = self.boosts.debt(&mut account.tokens, payer, self.now);
         let own = turn.vtime.saturating_add(per_weight(debt, account.weight).min(AHEAD));
@@ -298,8 +315,10 @@ impl Scheduler for Gthulhu {
     }
 
     fn note(&mut self, _: &mut Context<'_, Account>, note: &Note) {
-        if let Note::Cgroup { cgroup_id, weight, .. } = *note {
-            self.groups.set_weight(cgroup_id, weight);
+        match *note {
+            Note::Cgroup { cgroup_id, parent, weight, .. } => self.groups.tell(cgroup_id, parent, weight),
+            Note::CgroupGone { cgroup_id } => self.groups.remove(cgroup_id),
+            _ => {}
         }
     }
 

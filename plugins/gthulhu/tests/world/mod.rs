@@ -44,8 +44,8 @@ impl Scheduler for World {
         if let Some((_, label)) = self.labels.iter().find(|(name, _)| *name == comm) {
             task.label = *label;
         }
-        if let Some((_, weight)) = self.cgroups.iter().find(|(id, _)| *id == task.cgroup_id) {
-            task.cgroup_weight = *weight;
+        if let Some((id, weight)) = self.cgroups.iter().find(|(id, _)| *id == task.cgroup_id) {
+            (task.cpu_cgroup_id, task.cgroup_weight) = (*id, *weight);
         }
         self.policy.enqueue(cx, &task)
     }
