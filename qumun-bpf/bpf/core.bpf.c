@@ -260,7 +260,7 @@ OPS2(void, dispatch, s32, cpu, struct task_struct *, prev)
 	 * first, whatever the order says. So the task goes on until the next interrupt, once.
 	 */
 	if (!degraded && goes_on && core.agent_cpu >= 0 && !cc->deferred && !READ_ONCE(cc->pinned) &&
-	    scx_bpf_dsq_nr_queued(DSQ_CORE) <= 0 && competes(cc, prev) && !runs_dry(prev, now)) {
+	    scx_bpf_dsq_nr_queued(DSQ_CORE) <= 0 && competes(cc, prev) && !runs_dry(prev, now, false)) {
 		cc->deferred = 1;
 		set_slice(prev, config.slice_min_ns);
 		return;
@@ -268,7 +268,7 @@ OPS2(void, dispatch, s32, cpu, struct task_struct *, prev)
 	if (take_work(cpu, now, degraded, goes_on))
 		return;
 	/* With nothing left in its cgroup it does not: the kernel queues it, and there it is held back. */
-	if (goes_on && !runs_dry(prev, now)) {
+	if (goes_on && !runs_dry(prev, now, false)) {
 		count()->kept++;
 		set_slice(prev, config.slice_ns);
 	}
@@ -378,7 +378,7 @@ OPS1(void, tick, struct task_struct *, p)
 	if (p->pid == view.agent_pid)
 		return;
 	now = now_ns();
-	if (runs_dry(p, now))
+	if (runs_dry(p, now, true))
 		set_slice(p, 0);
 	if (latch_check(now)) {
 		/* Just degraded: whoever is parked has waited long enough. */

@@ -98,15 +98,15 @@ static __always_inline bool charge(struct task_ctx *t, u64 now)
 	return !spend(t->group, from, now);
 }
 
-/* Must a task that runs, and wants to go on, make room? */
-static __always_inline bool runs_dry(struct task_struct *p, u64 now)
+/* Must a task that runs make room? One that was let out may use its slice, which is short, and no more. */
+static __always_inline bool runs_dry(struct task_struct *p, u64 now, bool slice_left)
 {
 	struct task_ctx *t;
 
 	if (!is_limited(p))
 		return false;
 	t = task_ctx(p);
-	return t && t->started_at && charge(t, now) && !t->pass;
+	return t && t->started_at && charge(t, now) && !(t->pass && slice_left);
 }
 
 /* Holds a task back if its cgroup has nothing left. */
@@ -144,18 +144,19 @@ static __always_inline void forget(u32 slot, u64 now)
 /* Where a task goes on that is let out: it is the core's for one run. */
 static __always_inline bool let_out(struct bpf_iter_scx_dsq *it, struct task_struct *p, struct task_ctx *t)
 {
+	u64 slice = t->pass ? config.slice_min_ns : own_slice(t);
 	s32 cpu = scx_bpf_task_cpu(p);
 	struct cpu_ctx *cc = cpu_ctx(cpu);
 
 	if (p->nr_cpus_allowed != 1 || config.nr_cpu_ids == 1) {
-		if (!dsq_move_vtime(it, p, DSQ_CORE, own_slice(t), settle_vtime(t)))
+		if (!dsq_move_vtime(it, p, DSQ_CORE, slice, settle_vtime(t)))
 			return false;
 		kick_for(p, cpu);
 		return true;
 	}
 	if (!cpu_usable(cpu))
-		return dsq_move(it, p, SCX_DSQ_GLOBAL, config.slice_ns);
-	if (!dsq_move_vtime(it, p, DSQ_PINNED(cpu), own_slice(t), settle_vtime(t)))
+		return dsq_move(it, p, SCX_DSQ_GLOBAL, slice);
+	if (!dsq_move_vtime(it, p, DSQ_PINNED(cpu), slice, settle_vtime(t)))
 		return false;
 	__sync_lock_test_and_set(&cc->pinned, 1);
 	kick_if_idle(cpu);

@@ -6,6 +6,9 @@
 #include "../../bpf/core.bpf.c"
 
 _Static_assert(sizeof(struct task_ctx) <= STORAGE, "room for struct task_ctx");
+_Static_assert(sizeof(struct cgroup_ctx) <= sizeof(((struct cgroup *)0)->storage), "room for struct cgroup_ctx");
+/* More cgroups than any history makes. */
+#define SLOTS 64
 u8 event_buffer[sizeof(struct qm_event)] __attribute__((aligned(8)));
 
 /* Everything as after a load with these settings. */
@@ -20,6 +23,9 @@ EXPORT void native_reset(struct qm_config *settings)
 		__builtin_memset(&cpus[i], 0, sizeof(cpus[i]));
 	}
 	__builtin_memset(&core, 0, sizeof(core));
+	__builtin_memset(cgroups, 0, SLOTS * sizeof(cgroups[0]));
+	__builtin_memset(groups, 0, SLOTS * sizeof(groups[0]));
+	__builtin_memset(held, 0, sizeof(held));
 	qumun_init(NULL);
 }
 
@@ -51,6 +57,9 @@ EXPORT void native_state(u64 *out)
 	*out++ = core.decisions_left;
 	*out++ = core.shared;
 	*out++ = core.preempt_at;
+	*out++ = core.released_at;
+	*out++ = core.held;
+	*out++ = core.release_word;
 	for (u32 i = 0; i < BUCKETS; i++)
 		*out++ = (u64)core.undecided[i];
 }
@@ -96,7 +105,42 @@ EXPORT void native_task(struct task_struct *p, u64 *out)
 	*out++ = t->bucket;
 	*out++ = t->sampled;
 	*out++ = t->reclaim;
+	*out++ = t->charged_at;
+	*out++ = t->group;
+	*out++ = t->pass;
 }
+
+/* A slot of the table and what belongs to it. */
+EXPORT void native_slot(u32 slot, u64 *out)
+{
+	struct qm_cgroup *c = &cgroups[slot];
+	struct group *g = &groups[slot];
+
+	*out++ = c->version;
+	*out++ = c->id;
+	*out++ = c->parent;
+	*out++ = c->quota_us;
+	*out++ = c->period_us;
+	*out++ = c->burst_us;
+	*out++ = c->weight;
+	*out++ = c->above;
+	*out++ = g->quota;
+	*out++ = (u64)g->budget;
+	*out++ = g->period;
+	*out++ = g->refilled_at;
+	*out++ = g->most;
+	*out++ = g->debt;
+	*out++ = g->since;
+	*out++ = g->held_at;
+	*out++ = g->parent;
+	*out++ = held[slot / 64] >> (slot & 63) & 1;
+}
+
+EXPORT int native_cgroup_init(u64 *ctx) { return qumun_cgroup_init(ctx); }
+
+EXPORT int native_cgroup_exit(u64 *ctx) { return qumun_cgroup_exit(ctx); }
+
+EXPORT int native_cgroup_limit(u64 *ctx) { return qumun_cgroup_set_bandwidth(ctx); }
 
 EXPORT int native_init_task(u64 *ctx) { return qumun_init_task(ctx); }
 

@@ -51,8 +51,14 @@ struct cpumask {
 struct kernfs_node {
 	u64 id;
 };
+/* The Rust side has the same (Cgroup). */
 struct cgroup {
 	struct kernfs_node *kn;
+	int level;
+	u32 has_storage;
+	struct cgroup *parent;
+	u8 storage[8];
+	struct kernfs_node node;
 };
 struct css_set {
 	struct cgroup *dfl_cgrp;
@@ -80,7 +86,6 @@ struct task_struct {
 	struct cpumask mask;
 	struct css_set css;
 	struct cgroup cgroup;
-	struct kernfs_node node;
 	u32 has_storage;
 	u16 migration_disabled;
 	char comm[16];
@@ -95,11 +100,13 @@ struct scx_exit_info {
 };
 struct scx_init_task_args {
 	bool fork;
+	struct cgroup *cgroup;
 };
 struct scx_cgroup_init_args {
 	u32 weight;
 	u64 bw_period_us;
 	u64 bw_quota_us;
+	u64 bw_burst_us;
 };
 struct scx_dump_ctx;
 struct scx_exit_task_args;
@@ -122,13 +129,12 @@ struct bpf_iter_scx_dsq {
 #define PF_KTHREAD 0x00200000
 #define MAX_RT_PRIO 100
 #define SCX_DEQ_SCHED_CHANGE (1ULL << 33)
-/* A kernel that has everything but what the Rust side does not model: the task's own number, cgroup limits. */
+/* A kernel that has everything but what the Rust side does not model: the task's own number, disabled migration. */
 #define ENUM_HAS(type, v) 1
 #define ENUM_VALUE(type, v) (v)
-#define FIELD_HAS(field) 0
+#define FIELD_HAS(field) (!__builtin_strcmp(#field, "args->cgroup") || !__builtin_strcmp(#field, "args->bw_quota_us"))
 #define HAS(f) HAS_##f
 #define HAS_scx_bpf_select_cpu_dfl 1
-#define HAS_scx_bpf_task_cgroup 0
 #define HAS_scx_bpf_reenqueue_local 0
 #define HAS_scx_bpf_reenqueue_local___v2___q 0
 
@@ -189,7 +195,16 @@ static void *bpf_task_storage_get(void *map, struct task_struct *p, void *value,
 	}
 	return p->storage;
 }
-static void *bpf_cgrp_storage_get(void *map, struct cgroup *cgrp, void *value, u64 flags) { return NULL; }
+static void *bpf_cgrp_storage_get(void *map, struct cgroup *cgrp, void *value, u64 flags)
+{
+	if (!cgrp->has_storage) {
+		if (!(flags & BPF_LOCAL_STORAGE_CREATE))
+			return NULL;
+		__builtin_memset(cgrp->storage, 0, sizeof(cgrp->storage));
+		cgrp->has_storage = 1;
+	}
+	return cgrp->storage;
+}
 static long bpf_timer_init(struct bpf_timer *t, void *map, u64 flags) { return 0; }
 static long bpf_timer_set_callback(struct bpf_timer *t, void *fn) { return 0; }
 static long bpf_timer_start(struct bpf_timer *t, u64 ns, u64 flags) { return 0; }
@@ -220,7 +235,12 @@ static bool bpf_cpumask_test_cpu(u32 cpu, struct cpumask *mask) { return cpu < 6
 static void bpf_rcu_read_lock(void) {}
 static void bpf_rcu_read_unlock(void) {}
 static void bpf_cgroup_release(struct cgroup *cgrp) {}
-static struct cgroup *scx_bpf_task_cgroup(struct task_struct *p) { return NULL; }
+static struct cgroup *bpf_cgroup_ancestor(struct cgroup *cgrp, int level)
+{
+	while (cgrp && cgrp->level > level)
+		cgrp = cgrp->parent;
+	return cgrp;
+}
 static s32 scx_bpf_create_dsq(u64 id, s32 node) { return 0; }
 static s32 scx_bpf_dsq_nr_queued(u64 id) { return rust_nr_queued(id); }
 static s32 scx_bpf_task_cpu(struct task_struct *p) { return rust_task_cpu(p); }
@@ -295,7 +315,7 @@ static void set_slice(struct task_struct *p, u64 slice) { rust_set_slice(p, slic
 struct sched_ext_ops {
 	void *select_cpu, *enqueue, *dequeue, *dispatch, *tick, *running, *stopping, *quiescent, *set_weight,
 		*set_cpumask, *update_idle, *init_task, *exit_task, *enable, *disable, *dump, *dump_cpu, *dump_task,
-		*cgroup_init, *cgroup_exit, *cgroup_prep_move, *cgroup_move, *cgroup_cancel_move, *cgroup_set_weight,
+		*cgroup_init, *cgroup_exit, *cgroup_move, *cgroup_set_weight,
 		*cgroup_set_bandwidth, *cpu_online, *cpu_offline, *cpu_acquire, *cpu_release, *init, *exit;
 	u64 flags;
 	u32 dispatch_max_batch;

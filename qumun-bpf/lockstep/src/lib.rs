@@ -6,9 +6,10 @@
 
 mod native;
 
+use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use native::{Native, Settings as NativeSettings};
+use native::{Cgroup, Native, Settings as NativeSettings};
 use qumun::sim::{Core, Counters, Linux, Settings, Thread};
 use qumun::{Cpu, CpuSet, Epoch, Events, Pid};
 
@@ -20,21 +21,30 @@ pub struct Compiled {
     settings: NativeSettings,
     // C keeps their addresses while a call lasts, and no longer.
     tasks: Vec<Native>,
+    // In boxes, because C does keep theirs: in the storage of tasks and of each other.
+    cgroups: BTreeMap<u64, Box<Cgroup>>,
     _alone: MutexGuard<'static, ()>,
 }
 
 /// The state of the core that is one for the machine, in the order of `native_state`.
-pub const STATE: usize = 12 + 64;
+pub const STATE: usize = 15 + 64;
 /// What it keeps for a CPU, in the order of `native_cpu`.
 pub const CPU: usize = 17;
 /// What it keeps for a task, in the order of `native_task`.
-pub const TASK: usize = 13;
+pub const TASK: usize = 16;
+/// What it keeps for a cgroup, in the order of `native_slot`.
+pub const SLOT: usize = 18;
 
 impl Compiled {
     /// A core with these settings and subscriptions.
     pub fn new(settings: &Settings, events: Events) -> Self {
         let alone = ONE.lock().unwrap_or_else(PoisonError::into_inner);
-        Self { settings: NativeSettings::of(settings, events), tasks: Vec::new(), _alone: alone }
+        Self {
+            settings: NativeSettings::of(settings, events),
+            tasks: Vec::new(),
+            cgroups: BTreeMap::new(),
+            _alone: alone,
+        }
     }
 
     /// See [`STATE`].
@@ -50,6 +60,24 @@ impl Compiled {
     /// See [`TASK`].
     pub fn task(&self, task: Thread) -> [u64; TASK] {
         native::task(&self.tasks[task.index()])
+    }
+
+    /// See [`SLOT`].
+    pub fn slot(&self, slot: u32) -> [u64; SLOT] {
+        native::slot(slot)
+    }
+
+    /// The cgroup of a task, or one of its own that has no cpu controller.
+    fn cgroup_of(&self, linux: &Linux, task: Thread) -> u64 {
+        let known = self.cgroups.get(&linux.task(task).cgroup_id);
+        known.map_or_else(|| self.tasks[task.index()].cgroup(), |cgroup| cgroup.address())
+    }
+
+    fn with_cgroup(&mut self, linux: &mut Linux, id: u64, what: impl FnOnce(u64)) {
+        let address = self.cgroups.get(&id).map(|cgroup| cgroup.address());
+        if let Some(address) = address {
+            self.call(linux, |_| what(address));
+        }
     }
 
     /// `qm_view`, as words.
@@ -89,9 +117,10 @@ impl Core for Compiled {
             self.tasks.push(Native::default());
         }
         self.tasks[task.index()] = Native::default();
+        let cgroup = self.cgroup_of(linux, task);
         self.call(linux, |core| {
             let p = core.pointer(task);
-            native::init_task(p, parent.is_some());
+            native::init_task(p, parent.is_some(), cgroup);
         });
     }
 
@@ -161,10 +190,35 @@ impl Core for Compiled {
         self.op(linux, task, native::qumun_set_cpumask, 0);
     }
 
+    fn cgroup_init(&mut self, linux: &mut Linux, id: u64) {
+        let Some(&of) = linux.cgroup(id) else { return };
+        let parent = self.cgroups.get(&of.parent).map(|parent| &**parent);
+        let cgroup = Cgroup::new(id, parent);
+        self.cgroups.insert(id, cgroup);
+        self.with_cgroup(linux, id, |cgroup| native::cgroup_init(cgroup, of.weight, of.limit));
+    }
+
+    fn cgroup_exit(&mut self, linux: &mut Linux, id: u64) {
+        self.with_cgroup(linux, id, native::cgroup_exit);
+        self.cgroups.remove(&id);
+    }
+
+    fn cgroup_set_weight(&mut self, linux: &mut Linux, id: u64) {
+        let weight = linux.cgroup(id).map_or(0, |cgroup| u64::from(cgroup.weight));
+        self.with_cgroup(linux, id, |cgroup| {
+            native::call(native::qumun_cgroup_set_weight, [cgroup, weight, 0, 0]);
+        });
+    }
+
+    fn cgroup_set_bandwidth(&mut self, linux: &mut Linux, id: u64) {
+        let limit = linux.cgroup(id).map(|cgroup| cgroup.limit).unwrap_or_default();
+        self.with_cgroup(linux, id, |cgroup| native::cgroup_limit(cgroup, limit));
+    }
+
     fn cgroup_move(&mut self, linux: &mut Linux, task: Thread) {
+        let to = self.cgroup_of(linux, task);
         self.call(linux, |core| {
             let p = core.pointer(task);
-            let to = core.tasks[task.index()].cgroup();
             native::call(native::qumun_cgroup_move, [p, 0, to, 0])
         });
     }

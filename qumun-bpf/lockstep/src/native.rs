@@ -2,12 +2,12 @@
 
 use std::cell::RefCell;
 
-use qumun::sim::{Counters, Dsq, Iter, Linux, RawDecision, Settings as RefSettings, Thread};
+use qumun::sim::{Counters, Dsq, Iter, Limit, Linux, RawDecision, Settings as RefSettings, Thread};
 use qumun::{Affinity, Cpu, CpuSet, Epoch, Event, Events, Generation, Nanos, Note, Pid, Queued, TaskId};
 
 pub(crate) const DEQ_SCHED_CHANGE: u64 = 1 << 33;
 const STORAGE: usize = 160;
-const VIEW_WORDS: usize = 16 + 36;
+const VIEW_WORDS: usize = 16 + 39;
 const PF_KTHREAD: u32 = 0x0020_0000;
 const TASK_QUEUED: u32 = 1;
 
@@ -22,7 +22,7 @@ pub(crate) struct Native {
     nr_cpus_allowed: i32,
     thread: u32,
     cpus_ptr: *const u64,
-    cgroups: *const *const *const u64,
+    cgroups: *const *const Cgroup,
     scx_flags: u32,
     weight: u32,
     slice: u64,
@@ -30,9 +30,8 @@ pub(crate) struct Native {
     tid: u64,
     storage: [u64; STORAGE / 8],
     mask: u64,
-    css: *const *const u64,
-    cgroup: *const u64,
-    node: u64,
+    css: *const Cgroup,
+    cgroup: Cgroup,
     has_storage: u32,
     migration_disabled: u16,
     comm: [u8; 16],
@@ -57,8 +56,7 @@ impl Default for Native {
             storage: [0; STORAGE / 8],
             mask: 0,
             css: std::ptr::null(),
-            cgroup: std::ptr::null(),
-            node: 0,
+            cgroup: Cgroup::default(),
             has_storage: 0,
             migration_disabled: 0,
             comm: [0; 16],
@@ -78,16 +76,56 @@ impl Native {
         self.scx_flags = if t.runnable { TASK_QUEUED } else { 0 };
         (self.weight, self.slice, self.dsq_vtime) = (t.weight, t.slice, t.vtime);
         self.comm = t.comm;
-        self.node = t.cgroup_id;
-        self.cgroup = &raw const self.node;
+        self.cgroup.follow(t.cgroup_id);
         self.css = &raw const self.cgroup;
         self.cgroups = &raw const self.css;
         self.cpus_ptr = &raw const self.mask;
     }
 
-    /// The address of its `struct cgroup`.
+    /// The address of a `struct cgroup` of its own, for one that has no cpu controller.
     pub(crate) fn cgroup(&self) -> u64 {
         &raw const self.cgroup as u64
+    }
+}
+
+/// `struct cgroup` of linux.h.
+#[derive(Debug)]
+#[repr(C)]
+pub(crate) struct Cgroup {
+    kn: *const u64,
+    level: i32,
+    has_storage: u32,
+    parent: *const Cgroup,
+    storage: u64,
+    node: u64,
+}
+
+impl Default for Cgroup {
+    fn default() -> Self {
+        let (kn, parent) = (std::ptr::null(), std::ptr::null());
+        Self { kn, level: 0, has_storage: 0, parent, storage: 0, node: 0 }
+    }
+}
+
+impl Cgroup {
+    /// Where it is now, under its id.
+    fn follow(&mut self, id: u64) {
+        self.node = id;
+        self.kn = &raw const self.node;
+    }
+
+    /// One in its own place, below another.
+    pub(crate) fn new(id: u64, parent: Option<&Cgroup>) -> Box<Self> {
+        let mut cgroup = Box::new(Self::default());
+        cgroup.follow(id);
+        if let Some(parent) = parent {
+            (cgroup.parent, cgroup.level) = (parent, parent.level + 1);
+        }
+        cgroup
+    }
+
+    pub(crate) fn address(&self) -> u64 {
+        std::ptr::from_ref(self) as u64
     }
 }
 
@@ -112,6 +150,7 @@ impl Settings {
     pub(crate) fn of(s: &RefSettings, events: Events) -> Self {
         let options =
             u32::from(s.builtin_idle) | u32::from(s.keep_local) << 1 | u32::from(s.early_kthreads) << 2;
+        let options = options | u32::from(!s.limits) << 3;
         Self {
             slice: s.slice,
             slice_min: s.slice_min,
@@ -147,6 +186,7 @@ struct WireEvent {
     allowed: u64,
     label: u64,
     tid: u64,
+    cpu_cgroup_id: u64,
     pid: i32,
     tgid: i32,
     cpu: i32,
@@ -171,6 +211,7 @@ impl WireEvent {
                 event.cpu = Cpu(self.cpu as u32);
                 event.waker = (self.waker != 0).then_some(Pid(self.waker));
                 event.cgroup_id = self.cgroup_id;
+                event.cpu_cgroup_id = self.cpu_cgroup_id;
                 event.cgroup_weight = self.cgroup_weight;
                 event.label = self.label;
                 event.tid = self.tid;
@@ -197,7 +238,7 @@ impl WireEvent {
             }),
             4 => Event::Note(Note::Affinity { task, allowed }),
             5 => Event::Note(Note::Weight { task, weight: self.weight }),
-            6 => Event::Note(Note::Moved { task, cgroup_id: self.cgroup_id }),
+            6 => Event::Note(Note::Moved { task, cgroup_id: self.cpu_cgroup_id }),
             kind => panic!("the C core sent an event of kind {kind}"),
         }
     }
@@ -254,6 +295,11 @@ unsafe extern "C" {
     pub(crate) fn qumun_set_weight(ctx: *mut u64) -> i64;
     pub(crate) fn qumun_set_cpumask(ctx: *mut u64) -> i64;
     pub(crate) fn qumun_cgroup_move(ctx: *mut u64) -> i64;
+    pub(crate) fn qumun_cgroup_set_weight(ctx: *mut u64) -> i64;
+    fn native_cgroup_init(ctx: *mut u64) -> i32;
+    fn native_cgroup_exit(ctx: *mut u64) -> i32;
+    fn native_cgroup_limit(ctx: *mut u64) -> i32;
+    fn native_slot(slot: u32, out: *mut u64);
     pub(crate) fn qumun_cpu_offline(ctx: *mut u64) -> i64;
     pub(crate) fn qumun_cpu_online(ctx: *mut u64) -> i64;
     fn native_init_task(ctx: *mut u64) -> i32;
@@ -328,6 +374,7 @@ fn dsq(id: u64, linux: &Linux) -> Dsq {
         _ if id >> 62 == 3 => Dsq::Local(cpu),
         _ if id >> 16 == 2 => Dsq::Pinned(cpu),
         _ if id >> 16 == 3 => Dsq::Placed(cpu),
+        _ if id >> 16 == 4 => Dsq::Throttled(id as u32 & 0xffff),
         _ => panic!("the C core names a queue {id:#x}"),
     }
 }
@@ -448,12 +495,54 @@ pub(crate) fn call(op: Op, mut ctx: [u64; 4]) -> i64 {
     unsafe { op(ctx.as_mut_ptr()) }
 }
 
-pub(crate) fn init_task(task: u64, fork: bool) {
-    let args = u8::from(fork);
+pub(crate) fn init_task(task: u64, fork: bool, cgroup: u64) {
+    let args = [u64::from(fork), cgroup];
     let mut ctx = [task, &raw const args as u64];
-    // SAFETY: as in `call`; the second argument points to a struct of one bool.
+    // SAFETY: as in `call`; the second argument points to a struct of a bool, in the lowest byte of a word here, and a
+    // pointer.
     let error = unsafe { native_init_task(ctx.as_mut_ptr()) };
     assert_eq!(error, 0, "init_task failed");
+}
+
+/// `struct scx_cgroup_init_args`.
+#[repr(C)]
+struct CgroupArgs {
+    weight: u32,
+    period_us: u64,
+    quota_us: u64,
+    burst_us: u64,
+}
+
+/// What the kernel says for no limit.
+fn quota(limit: Limit) -> u64 {
+    if limit.quota_us == 0 { u64::MAX } else { limit.quota_us }
+}
+
+pub(crate) fn cgroup_init(cgroup: u64, weight: u32, limit: Limit) {
+    let Limit { period_us, burst_us, .. } = limit;
+    let args = CgroupArgs { weight, period_us, quota_us: quota(limit), burst_us };
+    let mut ctx = [cgroup, &raw const args as u64];
+    // SAFETY: as in `call`.
+    let error = unsafe { native_cgroup_init(ctx.as_mut_ptr()) };
+    assert_eq!(error, 0, "cgroup_init failed");
+}
+
+pub(crate) fn cgroup_exit(cgroup: u64) {
+    // SAFETY: as in `call`.
+    unsafe { native_cgroup_exit([cgroup].as_mut_ptr()) };
+}
+
+pub(crate) fn cgroup_limit(cgroup: u64, limit: Limit) {
+    let mut ctx = [cgroup, limit.period_us, quota(limit), limit.burst_us];
+    // SAFETY: as in `call`.
+    unsafe { native_cgroup_limit(ctx.as_mut_ptr()) };
+}
+
+pub(crate) fn slot(slot: u32) -> [u64; super::SLOT] {
+    let mut out = [0; super::SLOT];
+    // SAFETY: C writes so many words.
+    unsafe { native_slot(slot, out.as_mut_ptr()) };
+    out
 }
 
 pub(crate) fn hotplug(cpu: Cpu) {
@@ -528,11 +617,11 @@ pub(crate) fn task(task: &Native) -> [u64; super::TASK] {
 
 /// The counters of 64 CPUs together.
 pub(crate) fn counters() -> Counters {
-    let mut sum = [0u64; 30];
+    let mut sum = [0u64; 33];
     let mut parked = 0;
     for cpu in 0..64 {
         // SAFETY: a block of counters is so long.
-        let block = unsafe { std::slice::from_raw_parts(native_counters(cpu), 30) };
+        let block = unsafe { std::slice::from_raw_parts(native_counters(cpu), 33) };
         sum.iter_mut().zip(block).for_each(|(sum, one)| *sum += one);
         parked = parked.max(block[23]);
     }
@@ -564,6 +653,9 @@ pub(crate) fn counters() -> Counters {
         (&mut c.notes_sent, 26),
         (&mut c.notes_dropped, 27),
         (&mut c.inherited, 28),
+        (&mut c.throttled, 30),
+        (&mut c.throttled_ns, 31),
+        (&mut c.limit_overruns, 32),
     ]
     .into_iter()
     .for_each(|(to, at)| *to = sum[at]);

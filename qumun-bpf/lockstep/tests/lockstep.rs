@@ -6,7 +6,7 @@
 //! how many there are.
 
 use qumun::sim::{
-    Core, Counters, Host, Linux, Place, RawDecision, Reference, Sabotage, Settings, Spec, Thread,
+    Core, Counters, Host, Limit, Linux, Place, RawDecision, Reference, Sabotage, Settings, Spec, Thread,
 };
 use qumun::{Cpu, CpuSet, Epoch, Event, Events, Nanos, Pid, TaskId, Topology};
 use qumun_lockstep::Compiled;
@@ -46,6 +46,7 @@ enum Step {
         cpus: u64,
         kthread: bool,
         comm: &'static str,
+        cgroup: u64,
     },
     Fork(usize),
     Wake(usize, Option<usize>),
@@ -59,6 +60,10 @@ enum Step {
     Affinity(usize, u64),
     Weight(usize, u32),
     Cgroup(usize, u64),
+    MakeCgroup(u64, u64, u32),
+    RemoveCgroup(u64),
+    CgroupWeight(u64, u32),
+    CgroupLimit(u64, Limit),
     Label(usize, u64),
     Exit(usize),
     /// The end of a task that the kernel has not taken out of its queue: it never does that.
@@ -97,12 +102,14 @@ fn step(random: &mut Random, nr_cpus: u32) -> Step {
         1 => 1 << random.below(u64::from(nr_cpus)),
         _ => random.next(),
     };
-    match random.below(116) {
+    let cgroup = |random: &mut Random| random.below(9);
+    match random.below(128) {
         0..7 => Step::Spawn {
             weight: random.of(&[1, 50, 100, 100, 300, 10_000]),
             cpus: mask(random),
             kthread: random.one_in(5),
             comm: random.of(&["task", "worker", "kswapd0", "kcompactd0", "khugepaged"]),
+            cgroup: cgroup(random),
         },
         7..9 => Step::Fork(task(random)),
         9..24 => Step::Wake(task(random), random.one_in(2).then(|| task(random))),
@@ -117,7 +124,7 @@ fn step(random: &mut Random, nr_cpus: u32) -> Step {
         }
         68..71 => Step::Affinity(task(random), mask(random)),
         71..72 => Step::Weight(task(random), random.of(&[1, 100, 10_000])),
-        72..73 => Step::Cgroup(task(random), random.below(4)),
+        72..73 => Step::Cgroup(task(random), cgroup(random)),
         73..74 => Step::Label(task(random), random.next()),
         74..75 => Step::Exit(task(random)),
         75..76 => Step::LateExit(task(random)),
@@ -136,8 +143,24 @@ fn step(random: &mut Random, nr_cpus: u32) -> Step {
         96..98 => Step::LateInserts(random.one_in(2)),
         98..99 => Step::Settle,
         99..104 => Step::Agree,
+        104..107 => Step::MakeCgroup(cgroup(random), cgroup(random), random.of(&[1, 100, 10_000])),
+        107..108 => Step::RemoveCgroup(cgroup(random)),
+        108..109 => Step::CgroupWeight(cgroup(random), random.of(&[1, 100, 10_000])),
+        109..113 => Step::CgroupLimit(cgroup(random), limit(random)),
+        113..116 => Step::Cgroup(task(random), cgroup(random)),
         _ => Step::Answer { wrong: random.of(&[2, 5, 1000]), number: random.next() },
     }
+}
+
+/// Of a part of a CPU, of several; of periods shorter than a tick and longer than anybody may wait; none; and nonsense.
+fn limit(random: &mut Random) -> Limit {
+    let mut limit = Limit::NONE;
+    if !random.one_in(4) {
+        limit.quota_us = random.of(&[1, 1_000, 1_000, 20_000, 150_000, 10_000_000, u64::MAX / 2_000]);
+        limit.period_us = random.of(&[0, 1_000, 10_000, 100_000, 1_000_000, u64::MAX / 3]);
+        limit.burst_us = random.of(&[0, 0, 5_000, u64::MAX / 5]);
+    }
+    limit
 }
 
 struct World {
@@ -147,6 +170,8 @@ struct World {
     event_room: usize,
     decision_room: usize,
     exact_dequeue: bool,
+    /// There from the start: id, parent, limit.
+    cgroups: Vec<(u64, u64, Limit)>,
 }
 
 impl World {
@@ -155,6 +180,7 @@ impl World {
         settings.builtin_idle = random.one_in(4);
         settings.keep_local = random.one_in(4);
         settings.early_kthreads = random.one_in(4);
+        settings.limits = !random.one_in(4);
         settings.max_run = random.of(&[0, 50_000_000, 500_000_000]);
         let topology = match random.below(4) {
             0 => Topology::flat(1),
@@ -166,15 +192,15 @@ impl World {
         };
         Self {
             settings,
-            events: if random.one_in(2) {
-                Events::NONE
-            } else {
-                Events::FORK | Events::AFFINITY | Events::WEIGHT | Events::MOVED
-            },
+            events: if random.one_in(2) { Events::NONE } else { Events::ALL },
             topology,
             event_room: random.of(&[1, 3, 64]),
             decision_room: random.of(&[2, 200]),
             exact_dequeue: random.one_in(2),
+            cgroups: match random.one_in(2) {
+                true => (2..7).map(|id| (id, 1 + random.below(id - 1), limit(random))).collect(),
+                false => Vec::new(),
+            },
         }
     }
 
@@ -186,6 +212,10 @@ impl World {
         let mut host = Host::new(self.linux(), core);
         host.core.subscribe(self.events);
         host.exact_dequeue = self.exact_dequeue;
+        for &(id, parent, limit) in &self.cgroups {
+            host.make_cgroup(id, parent, 100);
+            host.set_cgroup_limit(id, limit);
+        }
         for cpu in (0..host.linux.nr_cpus()).map(Cpu) {
             host.core.update_idle(&mut host.linux, cpu, true);
         }
@@ -209,11 +239,11 @@ impl<C: Core> Side<C> {
     fn step(&mut self, step: Step) -> Option<u64> {
         let host = &mut self.host;
         match step {
-            Step::Spawn { weight, cpus, kthread, comm } => {
+            Step::Spawn { weight, cpus, kthread, comm, cgroup } => {
                 if host.linux.threads().count() < TASKS {
                     let mut set = CpuSet::EMPTY;
                     set.set_word(0, cpus);
-                    let spec = Spec { weight, kthread, comm, ..Spec::default() };
+                    let spec = Spec { weight, kthread, comm, cgroup_id: cgroup, ..Spec::default() };
                     let task = host.spawn(&spec, set, None);
                     host.wake(task, None);
                 }
@@ -222,7 +252,8 @@ impl<C: Core> Side<C> {
                 let parent = self.task(n)?;
                 let host = &mut self.host;
                 if host.linux.threads().count() < TASKS {
-                    host.spawn(&Spec::default(), CpuSet::ALL, Some(parent));
+                    let cgroup_id = host.linux.task(parent).cgroup_id;
+                    host.spawn(&Spec { cgroup_id, ..Spec::default() }, CpuSet::ALL, Some(parent));
                 }
             }
             Step::Wake(n, by) => {
@@ -262,6 +293,10 @@ impl<C: Core> Side<C> {
                 let task = self.task(n)?;
                 self.host.set_cgroup(task, id);
             }
+            Step::MakeCgroup(id, parent, weight) => return Some(host.make_cgroup(id, parent, weight).into()),
+            Step::RemoveCgroup(id) => return Some(host.remove_cgroup(id).into()),
+            Step::CgroupWeight(id, weight) => return Some(host.set_cgroup_weight(id, weight).into()),
+            Step::CgroupLimit(id, limit) => return Some(host.set_cgroup_limit(id, limit).into()),
             Step::Label(n, label) => {
                 let task = self.task(n)?;
                 let Host { linux, core, .. } = &mut self.host;
@@ -435,6 +470,9 @@ fn totals(c: &Counters) -> Vec<u64> {
         c.idle_bypass,
         c.overruns,
         c.inherited,
+        c.throttled,
+        c.throttled_ns,
+        c.limit_overruns,
     ]
 }
 
@@ -487,6 +525,9 @@ fn same(
     for cpu in (0..model.host.linux.nr_cpus()).map(Cpu) {
         equal("cpu_ctx", spec.cpu_words(cpu), c.cpu(cpu).to_vec())?;
     }
+    for (slot, row) in (0..).zip(spec.cgroup_words(12)) {
+        equal("a cgroup", row, c.slot(slot))?;
+    }
     for (task, _) in model.host.linux.threads() {
         equal("task_ctx", spec.task_words(task), c.task(task).to_vec())?;
     }
@@ -526,6 +567,8 @@ fn a_difference_is_noticed() {
         Sabotage::LeaveParked,
         Sabotage::NoAgentShare,
         Sabotage::SendDegraded,
+        Sabotage::NoCharge,
+        Sabotage::HoldForEver,
     ] {
         let found = (0..5_000).find(|&seed| history(seed, how, false, &mut Reached::default()).is_err());
         assert!(found.is_some(), "{how:?} was not noticed");

@@ -51,6 +51,14 @@ pub trait Core {
     fn set_weight(&mut self, linux: &mut Linux, task: Thread);
     /// Where a task may run has changed.
     fn set_cpumask(&mut self, linux: &mut Linux, task: Thread);
+    /// A cgroup comes into being, or was there before; a parent before its children.
+    fn cgroup_init(&mut self, linux: &mut Linux, id: u64);
+    /// A cgroup without tasks and children ends.
+    fn cgroup_exit(&mut self, linux: &mut Linux, id: u64);
+    /// A cgroup's weight has changed.
+    fn cgroup_set_weight(&mut self, linux: &mut Linux, id: u64);
+    /// A cgroup's limit has changed.
+    fn cgroup_set_bandwidth(&mut self, linux: &mut Linux, id: u64);
     /// A task was moved to another cgroup.
     fn cgroup_move(&mut self, linux: &mut Linux, task: Thread);
     /// The first step of a CPU's way offline.

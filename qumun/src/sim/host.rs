@@ -2,7 +2,7 @@
 //! the order in which `kernel/sched/ext.c` does.
 
 use super::core::{Core, ENQ_LAST, ENQ_WAKEUP, KICK_PREEMPT};
-use super::linux::{Dsq, Linux, Place, Thread};
+use super::linux::{Cgroup, Dsq, Limit, Linux, Place, ROOT, Thread};
 use super::values::Spec;
 use crate::{Cpu, CpuSet, Event, Nanos, Pid};
 
@@ -29,6 +29,7 @@ impl<C: Core> Host<C> {
     /// A machine under this core, with no task yet.
     pub fn new(mut linux: Linux, mut core: C) -> Self {
         core.init(&mut linux);
+        core.cgroup_init(&mut linux, ROOT);
         Self { linux, core, exact_dequeue: true, late_inserts: false }
     }
 
@@ -301,6 +302,53 @@ impl<C: Core> Host<C> {
             host.linux.task_mut(task).cgroup_id = cgroup_id;
             host.core.cgroup_move(&mut host.linux, task);
         });
+    }
+
+    /// A cgroup comes into being. `false`: it is there, or its parent is not.
+    pub fn make_cgroup(&mut self, id: u64, parent: u64, weight: u32) -> bool {
+        let possible =
+            id != 0 && !self.linux.cgroups.contains_key(&id) && self.linux.cgroups.contains_key(&parent);
+        if possible {
+            self.settle_now();
+            self.context(None, None);
+            let weight = weight.clamp(1, 10_000);
+            self.linux.cgroups.insert(id, Cgroup { parent, weight, limit: Limit::NONE });
+            self.core.cgroup_init(&mut self.linux, id);
+        }
+        possible
+    }
+
+    /// Removes a cgroup. `false`: there is none, it is the root, or tasks or other cgroups are in it.
+    pub fn remove_cgroup(&mut self, id: u64) -> bool {
+        let used = self.linux.threads().any(|(_, t)| t.cgroup_id == id)
+            || self.linux.cgroups.values().any(|cgroup| cgroup.parent == id);
+        let possible = id != ROOT && !used && self.linux.cgroups.remove(&id).is_some();
+        if possible {
+            self.settle_now();
+            self.context(None, None);
+            self.core.cgroup_exit(&mut self.linux, id);
+        }
+        possible
+    }
+
+    /// Changes `cpu.weight`. `false`: there is no such cgroup.
+    pub fn set_cgroup_weight(&mut self, id: u64, weight: u32) -> bool {
+        let Some(cgroup) = self.linux.cgroups.get_mut(&id) else { return false };
+        cgroup.weight = weight.clamp(1, 10_000);
+        self.settle_now();
+        self.context(None, None);
+        self.core.cgroup_set_weight(&mut self.linux, id);
+        true
+    }
+
+    /// Changes `cpu.max`. `false`: there is no such cgroup, or it is the root, which has none.
+    pub fn set_cgroup_limit(&mut self, id: u64, limit: Limit) -> bool {
+        let Some(cgroup) = self.linux.cgroups.get_mut(&id).filter(|_| id != ROOT) else { return false };
+        cgroup.limit = limit;
+        self.settle_now();
+        self.context(None, None);
+        self.core.cgroup_set_bandwidth(&mut self.linux, id);
+        true
     }
 
     /// As the kernel changes anything about a task: out of its queue, changed, and in again.

@@ -7,7 +7,7 @@
 mod idle;
 mod queue;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 pub use queue::{Dsq, Iter};
 
@@ -29,6 +29,44 @@ impl Thread {
     pub const fn index(self) -> usize {
         self.0 as usize
     }
+}
+
+/// `cpu.max` of a cgroup. Times in microseconds, as the kernel tells them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Limit {
+    /// CPU time in each period; 0 for no limit.
+    pub quota_us: u64,
+    /// The period.
+    pub period_us: u64,
+    /// How much of what was not used may be used later.
+    pub burst_us: u64,
+}
+
+impl Limit {
+    /// No limit.
+    pub const NONE: Self = Self { quota_us: 0, period_us: 0, burst_us: 0 };
+
+    /// So much CPU time, of all CPUs together, in each period.
+    pub const fn new(quota: Nanos, period: Nanos) -> Self {
+        Self { quota_us: quota.0 / 1_000, period_us: period.0 / 1_000, burst_us: 0 }
+    }
+
+    /// As the core's table has it: all or nothing.
+    pub(crate) fn shown(self) -> [u64; 3] {
+        let Self { quota_us, period_us, burst_us } = self;
+        if quota_us == 0 || period_us == 0 { [0; 3] } else { [quota_us, period_us, burst_us] }
+    }
+}
+
+/// A cgroup that has a cpu controller.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cgroup {
+    /// The cgroup that it is in; 0 for the root.
+    pub parent: u64,
+    /// `cpu.weight`: 1..10000.
+    pub weight: u32,
+    /// `cpu.max`.
+    pub limit: Limit,
 }
 
 /// Where a task is.
@@ -133,6 +171,8 @@ pub struct Linux {
     idle: CpuSet,
     pub(crate) online: CpuSet,
     pub(crate) topology: Topology,
+    /// By id. The root is 1.
+    pub(crate) cgroups: BTreeMap<u64, Cgroup>,
     pub(crate) events: VecDeque<Event>,
     pub(crate) event_room: usize,
     pub(crate) decisions: VecDeque<RawDecision>,
@@ -155,6 +195,8 @@ pub struct Linux {
 }
 
 const FIRST_PID: i32 = 100;
+/// The id of the root cgroup, as in the kernel.
+pub(crate) const ROOT: u64 = 1;
 const NOBODY: u32 = u32::MAX;
 
 impl Linux {
@@ -175,6 +217,7 @@ impl Linux {
             idle: all,
             online: all,
             topology,
+            cgroups: BTreeMap::from([(ROOT, Cgroup { parent: 0, weight: 100, limit: Limit::NONE })]),
             events: VecDeque::with_capacity(event_room.min(1 << 16)),
             event_room,
             decisions: VecDeque::with_capacity(decision_room.min(1 << 16)),
@@ -243,6 +286,11 @@ impl Linux {
         let low =
             task.allowed.as_ref().map_or(CpuSet::first_n(self.nr_cpus()).words()[0], |set| set.words()[0]);
         Affinity::new(low, task.nr_allowed, self.nr_cpus())
+    }
+
+    /// A cgroup that has a cpu controller.
+    pub fn cgroup(&self, id: u64) -> Option<&Cgroup> {
+        self.cgroups.get(&id)
     }
 
     pub(crate) fn eject(&mut self, why: String) {

@@ -6,8 +6,9 @@ use std::rc::Rc;
 use super::core::Core;
 use super::host::Host;
 use super::linux::{Linux, Place, Thread};
-use super::reference::{Reference, Settings};
+use super::reference::{MAX_CGROUPS, Reference, Settings};
 use super::values::{Config, Counters, Latch, Mode, RawDecision, Reason, Spec};
+use crate::cgroups::Told;
 use crate::{
     Backend, Cpu, CpuSet, Decision, Epoch, Event, Events, ExitInfo, Full, IdleView, Nanos, Pid, Topology,
 };
@@ -90,7 +91,8 @@ impl Machine {
         core.acknowledge(Epoch(0));
         core.hello(linux, agent, agent);
         self.0.agent.set(Some(thread));
-        Port { machine: self.clone(), agent, thread, idle: IdleView::new(self.0.config.nr_cpus) }
+        let idle = IdleView::new(self.0.config.nr_cpus);
+        Port { machine: self.clone(), agent, thread, idle, cgroups: Told::default() }
     }
 
     /// Makes a task, asleep. [`fork`](Self::fork) makes one that has a parent.
@@ -135,6 +137,21 @@ impl Machine {
     /// Moves a task to another cgroup.
     pub fn set_cgroup(&self, pid: Pid, cgroup_id: u64) -> bool {
         self.with(pid, |host, task| host.set_cgroup(task, cgroup_id)).is_some()
+    }
+
+    /// Makes a cgroup with a cpu controller. `false`: it is there, or its parent is not; the root is 1.
+    pub fn make_cgroup(&self, id: u64, parent: u64, weight: u32) -> bool {
+        self.0.host.borrow_mut().make_cgroup(id, parent, weight)
+    }
+
+    /// Removes a cgroup in which nothing is. `false` if that is not possible.
+    pub fn remove_cgroup(&self, id: u64) -> bool {
+        self.0.host.borrow_mut().remove_cgroup(id)
+    }
+
+    /// Changes a cgroup's `cpu.weight`. `false` if there is none of this id.
+    pub fn set_cgroup_weight(&self, id: u64, weight: u32) -> bool {
+        self.0.host.borrow_mut().set_cgroup_weight(id, weight)
     }
 
     /// Wakes a task that sleeps. `false` if it does not.
@@ -417,6 +434,7 @@ pub struct Port {
     agent: Pid,
     thread: Thread,
     idle: IdleView,
+    cgroups: Told,
 }
 
 impl Port {
@@ -433,6 +451,7 @@ impl Port {
 impl Backend for Port {
     fn subscribe(&mut self, events: Events) {
         self.host().core.subscribe(events);
+        self.cgroups.begin(if events.contains(Events::CGROUPS) { MAX_CGROUPS } else { 0 });
     }
 
     fn epoch(&self) -> Epoch {
@@ -462,7 +481,9 @@ impl Backend for Port {
     }
 
     fn receive(&mut self) -> Option<Event> {
-        self.host().receive()
+        let mut host = self.machine.0.host.borrow_mut();
+        let note = self.cgroups.next(host.core.cgroup_changes(), &host.core);
+        note.map(Event::Note).or_else(|| host.receive())
     }
 
     fn send(&mut self, decision: &Decision) -> Result<(), Full> {

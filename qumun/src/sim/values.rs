@@ -63,6 +63,10 @@ pub enum Sabotage {
     NoAgentShare,
     /// Events are sent though the core has taken over.
     SendDegraded,
+    /// What a task runs is not charged to its cgroup.
+    NoCharge,
+    /// Nobody is let out before its cgroup has something left.
+    HoldForEver,
     /// A decision that was applied leaves the task parked, too.
     DoublePlace,
 }
@@ -183,6 +187,12 @@ pub struct Counters {
     pub rescued: u64,
     /// The longest that a task was parked, in nanoseconds.
     pub max_parked_ns: u64,
+    /// Times a task was held back because its cgroup has used up its limit.
+    pub throttled: u64,
+    /// For how long, in nanoseconds, those that were let out again.
+    pub throttled_ns: u64,
+    /// Those that were let out although the limit was used up, because they had waited for too long.
+    pub limit_overruns: u64,
 }
 
 /// Who schedules.

@@ -130,12 +130,18 @@ impl<S: Scheduler> Sim<S> {
 
     /// Reads what there is and lets the policy decide. The core sees the decisions when the turn's time has passed.
     pub(super) fn begin_turn(&mut self, cpu: Cpu) {
+        let mut told = 0;
         let wire = self.agent.backend_mut();
         std::mem::swap(&mut wire.events, &mut self.host.linux.events);
         // What is left over from the turn before is older: it comes first.
         while let Some(event) = self.host.linux.events.pop_back() {
             wire.events.push_front(event);
         }
+        while let Some(note) = self.told.next(self.host.core.cgroup_changes(), &self.host.core) {
+            wire.events.push_front(Event::Note(note));
+            told += 1;
+        }
+        wire.events.make_contiguous()[..told].reverse();
         wire.received = 0;
         wire.now = self.host.linux.now;
         wire.epoch = self.host.core.epoch();

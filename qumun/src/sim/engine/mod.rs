@@ -11,10 +11,11 @@ use std::fmt;
 
 use super::core::Core;
 use super::host::Host;
-use super::linux::{Dsq, Linux, Place, Thread};
-use super::reference::{Reference, Settings};
+use super::linux::{Dsq, Limit, Linux, Place, Thread};
+use super::reference::{MAX_CGROUPS, Reference, Settings};
 use super::values::{Counters, Latch, RawDecision, Spec};
-use crate::{Agent, Builder, Cpu, CpuSet, Nanos, Pid, Scheduler, Topology};
+use crate::cgroups::Told;
+use crate::{Agent, Builder, Cpu, CpuSet, Events, Nanos, Pid, Scheduler, Topology};
 pub use agent::{Costs, Wire};
 use clock::{Due, Happening};
 use figures::DISTANCES;
@@ -113,6 +114,7 @@ pub struct Sim<S: Scheduler> {
     agent_left: Option<u64>,
     agent_ran: u64,
     agent_stopped: bool,
+    told: Told,
     queue: BinaryHeap<Due>,
     order: u64,
     tick_armed: bool,
@@ -164,8 +166,14 @@ impl<S: Scheduler> Sim<S> {
             let Host { linux, core, .. } = &mut host;
             core.update_idle(linux, cpu, true);
         }
+        for (cgroup, id) in work.cgroups.iter().zip(2..) {
+            host.make_cgroup(id, cgroup.parent, cgroup.weight);
+            host.set_cgroup_limit(id, cgroup.limit);
+        }
         let agent = builder.agent(Wire::new(nr_cpus), policy);
         host.core.subscribe(S::EVENTS);
+        let mut told = Told::default();
+        told.begin(if S::EVENTS.contains(Events::CGROUPS) { MAX_CGROUPS } else { 0 });
         let spec = Spec { comm: "agent", ..Spec::default() };
         let agent_task = host.spawn(&spec, CpuSet::ALL, None);
         let began = host.linux.now;
@@ -181,6 +189,7 @@ impl<S: Scheduler> Sim<S> {
             agent_left: None,
             agent_ran: 0,
             agent_stopped: false,
+            told,
             queue: BinaryHeap::new(),
             order: 0,
             tick_armed: false,
@@ -356,7 +365,8 @@ impl<S: Scheduler> Sim<S> {
         self.plan(cpu);
     }
 
-    /// The clock interrupt on all busy CPUs: only while somebody waits for the agent, or the agent for a CPU.
+    /// The clock interrupt on all busy CPUs: only while somebody waits for the agent, or the agent for a CPU, or there are
+    /// limits to be charged for.
     fn tick(&mut self) {
         self.tick_armed = false;
         for cpu in (0..self.lanes.len() as u32).map(Cpu) {
@@ -386,12 +396,14 @@ impl<S: Scheduler> Sim<S> {
     /// Arms the clock interrupt and the core's timer where they would find something to do.
     fn arm(&mut self) {
         let open = self.host.linux.pending_events() > 0 || self.host.linux.nr_queued(Dsq::Park) > 0;
+        // What runs is charged at each of them.
+        let limits = self.host.core.has_limits();
         let now = self.host.linux.now.0;
-        if open && !std::mem::replace(&mut self.tick_armed, true) {
+        if (open || limits) && !std::mem::replace(&mut self.tick_armed, true) {
             let tick = self.setup.tick.0.max(1);
             self.at(Nanos((now / tick + 1) * tick), Happening::Tick);
         }
-        let busy = open || !self.host.core.is_normal() || self.waiting > 0 && self.idle > 0;
+        let busy = open || limits || !self.host.core.is_normal() || self.waiting > 0 && self.idle > 0;
         if !self.timer_armed {
             let period = super::machine::TIMER.0;
             let next = if busy { (now / period + 1) * period } else { self.heartbeat_due(now, period) };
@@ -635,6 +647,13 @@ impl<S: Scheduler> Sim<S> {
                     self.put_off(task);
                 }
             }
+            Step::Move(cgroup) => {
+                self.host.set_cgroup(task, cgroup);
+                self.see_to_kicks();
+                if !matches!(self.host.linux.task(task).place, Place::Running(_)) {
+                    self.put_off(task);
+                }
+            }
             Step::Exit => self.exit(task),
         }
     }
@@ -708,6 +727,44 @@ impl<S: Scheduler> Sim<S> {
         let sent = self.host.linux.write_decision(decision);
         self.host.linux.publish();
         sent
+    }
+
+    /// Changes a cgroup's `cpu.max`. `false` if there is none of this id, or it is the root.
+    pub fn set_limit(&mut self, cgroup: u64, limit: Limit) -> bool {
+        let done = self.host.set_cgroup_limit(cgroup, limit);
+        self.arm();
+        done
+    }
+
+    /// Changes a cgroup's `cpu.weight`. `false` if there is none of this id.
+    pub fn set_weight(&mut self, cgroup: u64, weight: u32) -> bool {
+        self.host.set_cgroup_weight(cgroup, weight)
+    }
+
+    /// Makes a cgroup, empty and without a limit. `false` if it is there, or its parent is not.
+    pub fn make_cgroup(&mut self, id: u64, parent: u64, weight: u32) -> bool {
+        self.host.make_cgroup(id, parent, weight)
+    }
+
+    /// Removes a cgroup in which nothing is. `false` if that is not possible.
+    pub fn remove_cgroup(&mut self, id: u64) -> bool {
+        self.host.remove_cgroup(id)
+    }
+
+    /// Moves all tasks of a group to another cgroup.
+    pub fn move_group(&mut self, group: Group, cgroup: u64) {
+        for task in self.members.get(group.0).cloned().unwrap_or_default() {
+            let running = match self.host.linux.task(task).place {
+                Place::Running(cpu) => Some(cpu),
+                _ => None,
+            };
+            if let Some(cpu) = running {
+                self.account(cpu);
+            }
+            self.host.set_cgroup(task, cgroup);
+        }
+        self.see_to_kicks();
+        self.arm();
     }
 
     /// Takes a CPU away or brings it back. `false` if there is no such CPU or it would be the last.

@@ -1,5 +1,6 @@
 //! What tasks do: small programs.
 
+use crate::sim::linux::{Cgroup, Limit};
 use crate::sim::values::Spec;
 use crate::{CpuSet, Nanos};
 
@@ -43,6 +44,8 @@ pub enum Step {
     Join,
     /// Changes where it may run.
     Pin(CpuSet),
+    /// Moves to another cgroup: one that [`Workload::cgroup`] gave, or 1, the root.
+    Move(u64),
     /// Ends.
     Exit,
 }
@@ -75,12 +78,24 @@ pub(crate) struct Members {
 #[derive(Clone, Debug, Default)]
 pub struct Workload {
     pub(crate) groups: Vec<Members>,
+    /// The first has id 2.
+    pub(crate) cgroups: Vec<Cgroup>,
 }
+
+/// The id of the root cgroup, where tasks are unless told.
+const ROOT: u64 = 1;
 
 impl Workload {
     /// No tasks.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// Adds a cgroup and gives its id, for [`Spec::cgroup_id`] and for cgroups in it. `parent` is such an id, or 1 for the
+    /// root. `weight` is as in `cpu.weight`, 100 unless set.
+    pub fn cgroup(&mut self, parent: u64, weight: u32, limit: Limit) -> u64 {
+        self.cgroups.push(Cgroup { parent, weight, limit });
+        ROOT + self.cgroups.len() as u64
     }
 
     /// Adds tasks that follow these steps, from the first to the last and again. With `count` 0 they come by
@@ -112,6 +127,11 @@ impl Workload {
     /// # Errors
     /// What is wrong, with the group and the step: a step without time that goes on for ever, a group that does not exist.
     pub fn check(&self) -> Result<(), String> {
+        for (cgroup, id) in self.cgroups.iter().zip(ROOT + 1..) {
+            if !(ROOT..id).contains(&cgroup.parent) {
+                return Err(format!("cgroup {id}: its parent {} is not made before it", cgroup.parent));
+            }
+        }
         for (members, index) in self.groups.iter().zip(0..) {
             let name = &members.name;
             if members.steps.is_empty() {
@@ -132,6 +152,9 @@ impl Workload {
             for (step, n) in members.steps.iter().zip(0..) {
                 let other = match step {
                     Step::Wake(other) | Step::WakeAll(other) | Step::Fork(other) => other,
+                    Step::Move(id) if !(ROOT..=ROOT + self.cgroups.len() as u64).contains(id) => {
+                        return Err(format!("group {index} ({name}), step {n}: there is no cgroup {id}"));
+                    }
                     Step::Every(Nanos::ZERO) => {
                         return Err(format!("group {index} ({name}), step {n}: a period of no time"));
                     }

@@ -26,6 +26,8 @@ pub enum Dsq {
     Pinned(Cpu),
     /// Placed by the agent for this CPU.
     Placed(Cpu),
+    /// Held back in the cgroup of this slot, which has used up its limit.
+    Throttled(u32),
 }
 
 /// The order in a queue: virtual time, then arrival. (The kernel's comparison of virtual times wraps around, this one
@@ -38,13 +40,17 @@ const COMMON: usize = 5;
 #[derive(Debug)]
 pub(crate) struct Queues {
     queues: Vec<Queue>,
+    /// By slot, as far as they were used.
+    throttled: Vec<Queue>,
+    empty: Queue,
     nr_cpus: usize,
 }
 
 impl Queues {
     pub(crate) fn new(nr_cpus: u32) -> Self {
         let nr_cpus = nr_cpus as usize;
-        Self { queues: (0..COMMON + 2 * nr_cpus).map(|_| Queue::new()).collect(), nr_cpus }
+        let queues = (0..COMMON + 2 * nr_cpus).map(|_| Queue::new()).collect();
+        Self { queues, throttled: Vec::new(), empty: Queue::new(), nr_cpus }
     }
 
     fn index(&self, dsq: Dsq) -> usize {
@@ -56,14 +62,23 @@ impl Queues {
             Dsq::Global | Dsq::Local(_) | Dsq::Own => 4,
             Dsq::Pinned(cpu) => COMMON + cpu.0 as usize,
             Dsq::Placed(cpu) => COMMON + self.nr_cpus + cpu.0 as usize,
+            Dsq::Throttled(slot) => slot as usize,
         }
     }
 
     fn get(&self, dsq: Dsq) -> &Queue {
-        &self.queues[self.index(dsq)]
+        match dsq {
+            Dsq::Throttled(slot) => self.throttled.get(slot as usize).unwrap_or(&self.empty),
+            _ => &self.queues[self.index(dsq)],
+        }
     }
 
     fn get_mut(&mut self, dsq: Dsq) -> &mut Queue {
+        if let Dsq::Throttled(slot) = dsq {
+            let slots = self.throttled.len().max(slot as usize + 1);
+            self.throttled.resize_with(slots, Queue::new);
+            return &mut self.throttled[slot as usize];
+        }
         let index = self.index(dsq);
         &mut self.queues[index]
     }
@@ -196,7 +211,7 @@ impl Linux {
     fn insert_now(&mut self, task: Thread, dsq: Dsq) {
         let seq = self.next_seq;
         self.next_seq += 1;
-        let ordered = !matches!(dsq, Dsq::Agent | Dsq::Global);
+        let ordered = !matches!(dsq, Dsq::Agent | Dsq::Global | Dsq::Throttled(_));
         let t = self.task_mut(task);
         t.key = (if ordered { t.vtime } else { 0 }, seq);
         t.since = seq;
@@ -245,7 +260,9 @@ impl Linux {
     pub(crate) fn contents(&self) -> impl Iterator<Item = (Dsq, Thread)> + '_ {
         let cpus = || (0..self.nr_cpus()).map(Cpu);
         let dsqs = [Dsq::Park, Dsq::Shared, Dsq::Core, Dsq::Agent, Dsq::Global];
-        let dsqs = dsqs.into_iter().chain(cpus().map(Dsq::Pinned)).chain(cpus().map(Dsq::Placed));
+        let throttled = (0..self.queues.throttled.len() as u32).map(Dsq::Throttled);
+        let dsqs =
+            dsqs.into_iter().chain(cpus().map(Dsq::Pinned)).chain(cpus().map(Dsq::Placed)).chain(throttled);
         let local = cpus()
             .flat_map(|cpu| self.cpus[cpu.0 as usize].local.iter().map(move |&task| (Dsq::Local(cpu), task)));
         dsqs.flat_map(|dsq| self.queues.get(dsq).values().map(move |&task| (dsq, task))).chain(local)

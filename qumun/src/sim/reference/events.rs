@@ -83,6 +83,10 @@ impl Reference {
         event.cpu = p.cpu;
         event.waker = linux.current().filter(|_| wakeup).map(|waker| linux.task(waker).pid);
         event.cgroup_id = p.cgroup_id;
+        if self.events.contains(Events::CGROUPS) {
+            let cgroup = &self.shown[t.group as usize];
+            (event.cpu_cgroup_id, event.cgroup_weight) = (cgroup.id, cgroup.weight);
+        }
         event.label = t.label;
         event.weight = p.weight;
         event.wakeup = wakeup;

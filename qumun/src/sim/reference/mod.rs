@@ -5,13 +5,16 @@
 //! either side alone fails there. What differs by design: one CPU at a time runs code here, so that a step of the C core
 //! that guards against another CPU in between has nothing to guard against.
 
+mod cgroups;
 mod custody;
 mod events;
 mod latch;
+mod limits;
 mod ops;
 mod rescue;
 mod sides;
 mod state;
 
+pub(super) use cgroups::MAX_CGROUPS;
 pub(super) use latch::{DWELL_MAX, DWELL_MIN};
 pub use state::{Reference, Settings};

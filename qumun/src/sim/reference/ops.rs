@@ -4,7 +4,7 @@ use super::sides::{start_side, stop_side};
 use super::state::{
     AGENT_PROBE, AGENT_SLICE, CpuCtx, Custody, MS, PREEMPT_BURST, Reference, TaskCtx, before, later_by,
 };
-use crate::sim::core::{Core, ENQ_LAST, ENQ_WAKEUP};
+use crate::sim::core::{Core, ENQ_LAST, ENQ_WAKEUP, KICK_PREEMPT};
 use crate::sim::linux::{Dsq, Linux, Thread};
 use crate::sim::values::{Counters, Reason, Sabotage};
 use crate::{Cpu, CpuSet, Epoch, Events, Note, Pid};
@@ -131,6 +131,9 @@ impl Core for Reference {
             reclaim: linux.task(task).kthread && is_reclaim,
             ..TaskCtx::default()
         };
+        if self.settings.limits || self.events.contains(Events::CGROUPS) {
+            ctx.group = self.slot_of(linux.task(task).cgroup_id);
+        }
         if let Some(from) = parent.map(|parent| self.ctx(parent))
             && (from.label != 0 || from.slice != 0)
         {
@@ -173,6 +176,9 @@ impl Core for Reference {
         if !self.settings.builtin_idle || self.is_agent(linux, task) {
             return prev;
         }
+        if self.is_dry(linux, task, linux.now()) {
+            return prev;
+        }
         let Some(cpu) = linux.claim_near(task, prev) else { return prev };
         if !self.cpu_usable(cpu) {
             return cpu;
@@ -203,6 +209,9 @@ impl Core for Reference {
             self.ctx_mut(task).exec_runtime = 0;
         }
         self.cancel_event(task);
+        if self.throttle(linux, task, now) {
+            return;
+        }
         let kthread = linux.task(task).kthread;
         if bound_to_cpu(linux, task) {
             self.counters.kernel_direct += 1;
@@ -243,6 +252,7 @@ impl Core for Reference {
         let now = linux.now();
         let prev_is_agent = prev.is_some_and(|prev| self.is_agent(linux, prev));
         let degraded = self.latch_check(linux, now);
+        self.release(linux, now);
         if !degraded {
             let state = self.cpu(cpu);
             let waits = prev.is_some() && !prev_is_agent;
@@ -277,6 +287,7 @@ impl Core for Reference {
             && !self.cpu(cpu).pinned
             && linux.nr_queued(Dsq::Core) == 0
             && self.competes(linux, cpu, prev)
+            && !self.runs_dry(linux, prev, now, false)
         {
             self.cpu_mut(cpu).deferred = true;
             linux.set_slice(prev, self.settings.slice_min);
@@ -285,7 +296,9 @@ impl Core for Reference {
         if self.take_work(linux, cpu, now, degraded, prev.is_some()) {
             return;
         }
-        if let Some(prev) = prev {
+        if let Some(prev) = prev
+            && !self.runs_dry(linux, prev, now, false)
+        {
             self.counters.kept += 1;
             linux.set_slice(prev, self.settings.slice);
         }
@@ -320,6 +333,12 @@ impl Core for Reference {
         if before(self.vnow, vtime) {
             self.vnow = vtime;
         }
+        if self.is_dry(linux, task, now) {
+            linux.set_slice(task, 0);
+            if self.may_kick(linux) {
+                linux.kick(linux.this_cpu(), KICK_PREEMPT);
+            }
+        }
     }
 
     fn stopping(&mut self, linux: &mut Linux, task: Thread, _runnable: bool) {
@@ -339,6 +358,7 @@ impl Core for Reference {
         t.stopped_at = now;
         t.exec_runtime = t.exec_runtime.wrapping_add(ran);
         t.vtime = t.vtime.wrapping_add(ran.wrapping_mul(100) / if weight == 0 { 1 } else { weight });
+        self.charge_last(task, now);
     }
 
     fn tick(&mut self, linux: &mut Linux, task: Thread) {
@@ -346,6 +366,9 @@ impl Core for Reference {
             return;
         }
         let now = linux.now();
+        if self.runs_dry(linux, task, now, true) {
+            linux.set_slice(task, 0);
+        }
         if self.latch_check(linux, now) {
             if now.wrapping_sub(self.view.degraded_since) < 20 * MS && linux.nr_queued(Dsq::Park) > 0 {
                 linux.set_slice(task, 0);
@@ -402,7 +425,24 @@ impl Core for Reference {
         });
     }
 
+    fn cgroup_init(&mut self, linux: &mut Linux, id: u64) {
+        self.cgroup_begins(linux, id);
+    }
+
+    fn cgroup_exit(&mut self, linux: &mut Linux, id: u64) {
+        self.cgroup_ends(linux, id);
+    }
+
+    fn cgroup_set_weight(&mut self, linux: &mut Linux, id: u64) {
+        self.weigh_cgroup(linux, id);
+    }
+
+    fn cgroup_set_bandwidth(&mut self, linux: &mut Linux, id: u64) {
+        self.limit_cgroup(linux, id);
+    }
+
     fn cgroup_move(&mut self, linux: &mut Linux, task: Thread) {
+        self.ctx_mut(task).group = self.slot_of(linux.task(task).cgroup_id);
         if self.is_agent(linux, task) {
             return;
         }
@@ -448,7 +488,9 @@ impl Core for Reference {
     fn timer(&mut self, linux: &mut Linux) {
         let now = linux.now();
         let degraded = self.latch_check(linux, now);
-        let waits = self.agent_queued && self.agent_wanted(linux, now, degraded)
+        let wanted = self.agent_queued && self.agent_wanted(linux, now, degraded);
+        self.release(linux, now);
+        let waits = wanted
             || linux.nr_queued(Dsq::Core) > 0
             || self.shared
             || degraded && linux.nr_queued(Dsq::Park) > 0

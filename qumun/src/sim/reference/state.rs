@@ -1,5 +1,9 @@
 //! What the core knows. See `state.h`.
 
+use std::collections::BTreeMap;
+
+use super::limits::WORDS;
+use crate::cgroups::{Row, Table};
 use crate::sim::core::{KICK_IDLE, KICK_PREEMPT};
 use crate::sim::linux::{Linux, Thread};
 use crate::sim::values::{Counters, RawDecision, Sabotage};
@@ -54,6 +58,8 @@ pub struct Settings {
     pub keep_local: bool,
     /// Kernel threads are never asked about.
     pub early_kthreads: bool,
+    /// Limits of cgroups are enforced.
+    pub limits: bool,
 }
 
 impl Default for Settings {
@@ -69,6 +75,7 @@ impl Default for Settings {
             builtin_idle: false,
             keep_local: false,
             early_kthreads: false,
+            limits: true,
         }
     }
 }
@@ -101,6 +108,35 @@ pub(super) struct TaskCtx {
     pub(super) bucket: usize,
     pub(super) sampled: bool,
     pub(super) reclaim: bool,
+    pub(super) charged_at: u64,
+    pub(super) group: u32,
+    pub(super) pass: bool,
+}
+
+/// `struct qm_cgroup`.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Shown {
+    pub(super) version: u64,
+    pub(super) id: u64,
+    pub(super) parent: u64,
+    /// Quota, period, burst, in us.
+    pub(super) limit: [u64; 3],
+    pub(super) weight: u32,
+    pub(super) above: u32,
+}
+
+/// `struct group`.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Group {
+    pub(super) quota: u64,
+    pub(super) budget: i64,
+    pub(super) period: u64,
+    pub(super) refilled_at: u64,
+    pub(super) most: u64,
+    pub(super) debt: u64,
+    pub(super) since: u64,
+    pub(super) held_at: u64,
+    pub(super) parent: u32,
 }
 
 /// `struct cpu_ctx`. Index 0 of a pair is the core's side, 1 the agent's.
@@ -145,14 +181,17 @@ pub(in crate::sim) struct View {
     pub(in crate::sim) agent_tgid: i32,
     pub(in crate::sim) nr_online: u64,
     pub(in crate::sim) exited: bool,
+    pub(in crate::sim) nr_cgroups: u64,
+    pub(in crate::sim) cgroup_changes: u64,
+    pub(in crate::sim) cgroups_untold: u64,
+    pub(in crate::sim) nr_limits: u64,
 }
 
 /// The executable specification of the core: what `qumun-bpf/bpf/*.h` does, in Rust.
 ///
 /// In our tests the C core, compiled for the host, runs in lock-step with it on random histories; a change to either
 /// side alone fails there. One CPU at a time runs code here, so a step of the C core that guards against another CPU
-/// in between has nothing to guard against. Not here: real-time tasks that take a CPU, cgroup limits, legs, partial
-/// mode.
+/// in between has nothing to guard against. Not here: real-time tasks that take a CPU, legs, partial mode.
 #[derive(Debug)]
 pub struct Reference {
     pub(in crate::sim) settings: Settings,
@@ -177,6 +216,14 @@ pub struct Reference {
     pub(super) shared: bool,
     pub(super) preempt_at: u64,
     pub(super) undecided: [i64; BUCKETS],
+    pub(super) released_at: u64,
+    pub(super) held: bool,
+    pub(super) release_word: u32,
+    pub(super) shown: Vec<Shown>,
+    pub(super) groups: Vec<Group>,
+    pub(super) held_bits: Box<[u64; WORDS]>,
+    /// What each cgroup's storage says: its slot, and whether it is its own.
+    pub(super) slots: BTreeMap<u64, (u32, bool)>,
     /// Events sent though the core had taken over, and generations sent twice: for checks.
     pub(in crate::sim) sent_degraded: u64,
     pub(in crate::sim) repeated: u64,
@@ -207,6 +254,13 @@ impl Reference {
             shared: false,
             preempt_at: 0,
             undecided: [0; BUCKETS],
+            released_at: 0,
+            held: false,
+            release_word: 0,
+            shown: Vec::new(),
+            groups: Vec::new(),
+            held_bits: Box::new([0; WORDS]),
+            slots: BTreeMap::new(),
             sent_degraded: 0,
             repeated: 0,
         }
@@ -322,6 +376,16 @@ impl Reference {
         self.tasks.iter().filter(|t| t.custody == Custody::Parked).count() as u64
     }
 
+    /// Is there a limit that tasks must be charged for?
+    pub(crate) fn has_limits(&self) -> bool {
+        self.view.nr_limits > 0 || self.held
+    }
+
+    /// Changes of the table of cgroups.
+    pub(crate) fn cgroup_changes(&self) -> u64 {
+        self.view.cgroup_changes
+    }
+
     /// Decisions that came too early and wait.
     pub(crate) fn kept(&self) -> u64 {
         self.cpus.iter().map(|cpu| cpu.kept.len() as u64).sum()
@@ -331,6 +395,19 @@ impl Reference {
     pub(crate) fn oldest_undecided(&self) -> Option<crate::Nanos> {
         let open = self.tasks.iter().filter(|t| t.custody == Custody::Parked);
         open.map(|t| crate::Nanos(t.enqueued_at)).min()
+    }
+}
+
+/// As an agent looks it up.
+impl Table for Reference {
+    fn version(&self, slot: usize) -> u64 {
+        self.shown.get(slot).map_or(0, |row| row.version)
+    }
+
+    fn row(&self, slot: usize) -> Row {
+        let Shown { version, id, parent, limit: [quota_us, period_us, _], weight, above } =
+            self.shown.get(slot).copied().unwrap_or_default();
+        Row { version, id, parent, above, weight, quota_us, period_us }
     }
 }
 
@@ -354,9 +431,10 @@ impl Reference {
             self.counters.rescued,
             v.agent_ran_at,
             v.nr_online,
-            0,
+            v.nr_cgroups,
         ]);
         words.extend(online.words());
+        words.extend([v.cgroup_changes, v.cgroups_untold, v.nr_limits]);
         words
     }
 
@@ -367,7 +445,7 @@ impl Reference {
             vec![self.vnow, self.checked, self.left_at, self.last_rescue, u64::from(self.rescue_cpu)];
         words.extend([self.agent_ran_at, cpu(self.agent_cpu), cpu(self.agent_last_cpu)]);
         words.extend([self.agent_queued, self.decisions_left, self.shared].map(u64::from));
-        words.push(self.preempt_at);
+        words.extend([self.preempt_at, self.released_at, u64::from(self.held), u64::from(self.release_word)]);
         words.extend(self.undecided.map(|n| n as u64));
         words
     }
@@ -399,6 +477,40 @@ impl Reference {
             t.bucket as u64,
             u64::from(t.sampled),
             u64::from(t.reclaim),
+            t.charged_at,
+            u64::from(t.group),
+            u64::from(t.pass),
         ]
+    }
+
+    /// `struct qm_cgroup`, `struct group` and whether tasks are held back, of the first slots.
+    pub fn cgroup_words(&self, slots: usize) -> Vec<[u64; 18]> {
+        let rows = (0..slots).map(|slot| {
+            let c = self.shown.get(slot).copied().unwrap_or_default();
+            let g = self.groups.get(slot).copied().unwrap_or_default();
+            let [quota, period, burst] = c.limit;
+            let held = self.held_bits[slot / 64] >> (slot & 63) & 1;
+            [
+                c.version,
+                c.id,
+                c.parent,
+                quota,
+                period,
+                burst,
+                c.weight.into(),
+                c.above.into(),
+                g.quota,
+                g.budget as u64,
+                g.period,
+                g.refilled_at,
+                g.most,
+                g.debt,
+                g.since,
+                g.held_at,
+                g.parent.into(),
+                held,
+            ]
+        });
+        rows.collect()
     }
 }
