@@ -44,6 +44,8 @@ pub(crate) struct Asks<'a> {
     pub(crate) woke: bool,
     /// For how far back a sleeper's credit goes.
     pub(crate) credit: u64,
+    /// What it was charged for just now, and wants to go on.
+    pub(crate) just: u64,
     /// Is this place its turn? If not it is served by a boost, and its turn says nothing about others.
     pub(crate) counts: bool,
 }
@@ -137,13 +139,13 @@ impl Groups {
 
     /// Where a task stands on the root's axis: who has less is served first.
     ///
-    /// A member that is ahead of its group's clock by `x` is served again when the group's others have had as much: at
-    /// the group's pace on the axis above that is `x` times their weight, divided by the group's own. So the
+    /// A member that is ahead of its group by `x` is served again when the others in it have had as much: at the group's
+    /// pace on the axis above that is `x` times the weight of all in the group, divided by the group's own. So the
     /// weights of members only spread the group's tasks; what the group gets is decided by its own virtual runtime,
     /// which each run moves by exactly what was consumed.
     pub(crate) fn place(&mut self, asks: Asks<'_>, now: Nanos) -> u64 {
         let chain = self.chain(asks.cgroup);
-        let Asks { member, weight, woke, credit, counts, .. } = asks;
+        let Asks { member, weight, woke, credit, just, counts, .. } = asks;
         let behind = |slept: bool| if slept { credit } else { BEHIND };
 
         let clock = self.clock(&chain, 0);
@@ -152,7 +154,9 @@ impl Groups {
         }
         clock.settle(member, behind(woke));
         let mut lag = clock.lag(member.vruntime);
-        let mut others = clock.weight().saturating_sub(u64::from(weight));
+        // Those who share with it have come nearer by that, all together.
+        let mut all = clock.weight();
+        let mut shared = just.saturating_mul(100) / all;
         for level in 0..chain.1 {
             let Some(group) = self.group(&chain, level) else { break };
             let slept = woke && now - group.seen > QUIET;
@@ -163,9 +167,10 @@ impl Groups {
                 clock.count(&mut member, weight, !woke, now);
             }
             clock.settle(&mut member, behind(slept));
-            let spread = scale(lag, others, weight);
+            let spread = scale(lag.saturating_sub_unsigned(shared), all, weight);
             lag = clock.lag(member.vruntime).saturating_add(spread);
-            others = clock.weight().saturating_sub(u64::from(weight));
+            all = clock.weight();
+            shared = just.saturating_mul(100) / all;
             if let Some(group) = self.group(&chain, level) {
                 group.member = member;
             }
@@ -200,7 +205,7 @@ impl Groups {
 }
 
 /// A lag among the members of a group, on the axis of its siblings.
-fn scale(lag: i64, others: u64, weight: u32) -> i64 {
-    let scaled = i128::from(lag) * i128::from(others) / i128::from(weight.max(1));
+fn scale(lag: i64, all: u64, weight: u32) -> i64 {
+    let scaled = i128::from(lag) * i128::from(all) / i128::from(weight.max(1));
     scaled.clamp(-(BEHIND as i128), AHEAD as i128) as i64
 }

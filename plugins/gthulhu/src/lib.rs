@@ -109,14 +109,14 @@ impl Gthulhu {
         }
     }
 
-    /// Charges a task for its last run.
-    fn charge(&mut self, account: &mut Account, task: &Queued) {
+    /// Charges a task for its last run, and says how much.
+    fn charge(&mut self, account: &mut Account, task: &Queued) -> u64 {
         if task.stopped_at <= account.charged {
-            return;
+            return 0;
         }
         account.charged = task.stopped_at;
         if !account.known {
-            return;
+            return 0;
         }
         let ran = (task.stopped_at - task.started_at).min(account.turn.slice + LATE);
         account.turn.ran = account.turn.ran + ran;
@@ -142,12 +142,13 @@ impl Gthulhu {
         let run = Run { ran: charged, turn, progress: if turn.is_some() { charged } else { self.boosts.others_part(time) / 2 } };
         self.groups.charge(&mut account.member, account.weight, account.cgroup, run);
         account.handicap.ran(time);
+        charged
     }
 
     /// Finds the place of a task that wants to run.
     fn place(&mut self, account: &mut Account, task: &Queued) -> Entry {
         self.groups.saw(task);
-        self.charge(account, task);
+        let charged = self.charge(account, task);
         let is_new = !account.known;
         let changed = self.wishes.of(&mut account.wish, task, self.now);
         if task.wakeup && task.stopped_at > Nanos::ZERO {
@@ -192,6 +193,7 @@ impl Gthulhu {
             cgroup: task.cpu_cgroup_id,
             woke: task.wakeup || is_new,
             credit: self.slice.as_u64(),
+            just: if task.wakeup { 0 } else { charged },
             counts,
         };
         let place = self.groups.place(asks, self.now);

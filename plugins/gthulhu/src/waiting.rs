@@ -45,6 +45,7 @@ impl Waiting {
         Some(self.heap.as_mut()?.pop()?.1)
     }
 
+    #[cfg(test)]
     pub(crate) fn len(&self) -> usize {
         self.heap.as_ref().map_or(0, Heap::len)
     }

@@ -1,4 +1,4 @@
-//! What a workload's tasks carry that a simulated machine has no setting for: labels by name, weights by cgroup.
+//! Labels for tasks of a workload, by name; and what the tests in simulated time have in common.
 
 #![allow(dead_code)]
 
@@ -7,25 +7,19 @@ use gthulhu_plugin_gthulhu::{Account, Gthulhu};
 use qumun::sim::{Setup, Sim, Step, TaskFigures, Workload};
 use qumun::{Context, Events, Nanos, Note, Pid, Queued, Scheduler, Topology, Verdict};
 
-/// The policy, and what stands in events that the machine would leave empty.
+/// The policy, and the labels that user space would have set.
 pub struct World {
     pub policy: Gthulhu,
     pub labels: Vec<(&'static str, u64)>,
-    pub cgroups: Vec<(u64, u32)>,
 }
 
 impl World {
     pub fn new() -> Self {
-        Self { policy: Gthulhu::default(), labels: Vec::new(), cgroups: Vec::new() }
+        Self { policy: Gthulhu::default(), labels: Vec::new() }
     }
 
     pub fn label(mut self, comm: &'static str, priority: Priority) -> Self {
         self.labels.push((comm, Label::Priority(priority).pack()));
-        self
-    }
-
-    pub fn cgroup(mut self, id: u64, weight: u32) -> Self {
-        self.cgroups.push((id, weight));
         self
     }
 }
@@ -43,9 +37,6 @@ impl Scheduler for World {
         let comm = task.comm();
         if let Some((_, label)) = self.labels.iter().find(|(name, _)| *name == comm) {
             task.label = *label;
-        }
-        if let Some((id, weight)) = self.cgroups.iter().find(|(id, _)| *id == task.cgroup_id) {
-            (task.cpu_cgroup_id, task.cgroup_weight) = (*id, *weight);
         }
         self.policy.enqueue(cx, &task)
     }
