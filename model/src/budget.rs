@@ -215,7 +215,7 @@ mod tests {
     #[test]
     fn what_is_left_of_the_machine_fills_the_bucket_of_all_boosts() {
         let bucket = Floor::DEFAULT.bucket(2, 0);
-        assert_eq!((bucket.rate(), bucket.tokens()), (1_600, 160_000_000), "1.6 CPUs for 100 ms");
+        assert_eq!((bucket.rate(), bucket.tokens()), (1_600, 16_000_000), "1.6 CPUs for 10 ms");
         assert_eq!(Floor::MIN.bucket(u32::MAX, 0).rate(), u32::MAX);
     }
 }

@@ -1,4 +1,77 @@
-//! The Gthulhu policy.
+//! The Gthulhu policy: weighted shares of tasks and cgroups, bounded boosts, and short waits for who waits for events.
+//!
+//! All tasks that wait stand on one axis of virtual time, and whoever has the least is served first. The policy
+//! decides on each task at once and says where it stands; the core keeps the order. Nothing is held back, so no CPU is
+//! idle for a rule.
+//!
+//! # Shares
+//!
+//! Each task has a *virtual runtime*: the time it ran, divided by its weight. Each cgroup has one among its siblings, by
+//! `cpu.weight`, as in the group scheduling of Linux's CFS; tasks and cgroups of one parent are siblings. The clock of
+//! each such family follows whom is served (start-time fair queueing: Goyal, Vin, Cheng 1996). A task's place is its
+//! group's, spread by where it stands in the group. So what a group gets follows from what it consumed, however many
+//! tasks it has; that nothing has to be known about who sleeps is why this holds with events for wakeups only.
+//!
+//! Who slept, task or group, keeps one slice of credit. Nobody is more than 400 ms of virtual time ahead of the clock:
+//! the bound of its wait comes before a weight below about 5. What ran for longer than its slice and a clock interrupt
+//! kept nobody waiting, and costs nothing. A cgroup that is not known is a child of the root; if there is no
+//! memory for cgroups, tasks share by their own weights.
+//!
+//! # Short waits
+//!
+//! Who sleeps more than it computes is put in front of those who only compute, by up to 50 ms of virtual time, found
+//! from its sleeps alone (borrowed virtual time: Duda and Cheriton 1999; the measure is that of the sleep average in Linux
+//! 2.6). That is a lead, and no share: it is spent when the virtual runtime has caught up. A task that is new
+//! has none. Who is interrupted in its slice goes on where it was.
+//!
+//! There is no call to preempt another task, and none is needed: an event takes a CPU for the agent, and when its
+//! turn is over that CPU serves the first on the axis, which is the one that was interrupted if nobody is before it.
+//! That is also what makes a level preempt only what is strictly weaker: an equal one stands behind the interrupted.
+//!
+//! # Boosts
+//!
+//! What is wanted for a task is said by its label, which children inherit in the core, else by the strategy that is for it
+//! ([`gthulhu_model`]). The table of strategies is handed over without a lock and looked at once in a batch.
+//!
+//! - Latency levels 0 to 9 stand ahead of all others, the stronger the further, while there are tokens: their own bucket
+//!   (of the task, or shared by all tasks of a strategy), and the [floor](Floor).
+//! - Without tokens of its own such a task stands where the others will be when it has some, and what it owes comes on top;
+//!   by its weight, if that is sooner. Boosted time is charged like any other.
+//! - The floor is kept as a tag for all boosted work on the same axis: each boosted run moves it by what is due to the
+//!   others. Ahead of all others is only boosted work that is behind the tag's due; else it stands at the tag. So
+//!   boosts and others share as two weighted flows do, and those who wait for events are before a favourite that
+//!   spins. For tasks that may use some CPUs only, each CPU has a bucket of the floor, too.
+//! - Levels 10 to 20 pay less for a run while there are tokens, by the percentage of the level.
+//! - Best effort has the weight 1. Isolated tasks are normal ones here, or of level 0 if they have a budget.
+//! - A slice alone is that slice.
+//!
+//! # How long a task waits at most
+//!
+//! A task stands at most 50 ms (handicap) and 400 ms (weight, debt) ahead of the clock, and whoever comes later in its turn
+//! at most 5 ms behind it. The clock goes on by half of what the turns consume, divided by the weight `W` of all that
+//! want to run, after 50 ms at most in which it stood still; and turns get at least the floor `f` of `C` CPUs. So it waits
+//! for at most `(450 + 5 + 50) ms * 2 * W / 100 / (f * C)`, and a slice of each CPU. That is the worst of all at once. One of
+//! weight 100 without debt stands at most 50 ms and a slice ahead: with ten such on two CPUs, and boosts that take all they
+//! may, that is 5.5 s by the formula; the worst seen in simulated time against spinning favourites, sleepers and endless
+//! newcomers is 0.6 s. After 0.5 s of waiting the core serves a task itself, out of any order (`docs/core.md`, rescue),
+//! so that this bound holds first.
+//!
+//! ```
+//! use gthulhu_plugin_gthulhu::Gthulhu;
+//! use qumun::sim::{Machine, Spec};
+//! use qumun::Nanos;
+//!
+//! let machine = Machine::new(2);
+//! let mut agent = qumun::builder("gthulhu").agent(machine.backend(), Gthulhu::default());
+//! let [light, heavy] = [50, 200].map(|weight| [0; 2].map(|_| machine.spawn(Spec { weight, ..Spec::default() })));
+//! for task in [light, heavy].concat() {
+//!     machine.wake(task);
+//! }
+//! machine.run(Nanos::from_millis(10_000), || agent.turn());
+//! let ratio = machine.run_time(heavy[0]).as_u64() as f64 / machine.run_time(light[0]).as_u64() as f64;
+//! assert!((3.7..4.3).contains(&ratio), "{ratio}");
+//! ```
+
 #![forbid(unsafe_code)]
 
 mod account;
@@ -139,7 +212,11 @@ impl Gthulhu {
         // Whoever is served in turn stands where the others who compute are by now, less its lead.
         let turn = (account.manner != Manner::Boost)
             .then(|| account.turn.place.saturating_sub(account.handicap.lead()));
-        let run = Run { ran: charged, turn, progress: if turn.is_some() { charged } else { self.boosts.others_part(time) / 2 } };
+        let run = Run {
+            ran: charged,
+            turn,
+            progress: if turn.is_some() { charged } else { self.boosts.others_part(time) / 2 },
+        };
         self.groups.charge(&mut account.member, account.weight, account.cgroup, run);
         account.handicap.ran(time);
         charged
@@ -184,7 +261,8 @@ impl Gthulhu {
             // comes between would have to wait for all of them.
             self.spread = self.spread.wrapping_add(GOLDEN);
             let part = (u128::from(self.slice.as_u64()) * u128::from(self.spread)) >> 32;
-            account.member.vruntime = self.groups.newcomer(task.cpu_cgroup_id, per_weight(part as u64, account.weight));
+            account.member.vruntime =
+                self.groups.newcomer(task.cpu_cgroup_id, per_weight(part as u64, account.weight));
         }
         let counts = account.wish.ahead().is_none();
         let asks = Asks {
@@ -197,7 +275,8 @@ impl Gthulhu {
             counts,
         };
         let place = self.groups.place(asks, self.now);
-        let mut turn = Turn { vtime: place.saturating_add(account.handicap.get()), place, slice, ..Turn::default() };
+        let mut turn =
+            Turn { vtime: place.saturating_add(account.handicap.get()), place, slice, ..Turn::default() };
         account.manner = Manner::Turn;
         if let Some(budget) = budget {
             let payer = (account.wish.payer, budget);

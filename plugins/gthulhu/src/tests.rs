@@ -1,8 +1,8 @@
 //! What has no sign on the outside: charging, credit, slices, wishes, the capacity.
 
 use gthulhu_model::{
-    Budget, CgroupId, Generation as Table, Label, Priority, Slice, Strategy as Asked, StrategyId, Target, Ttl,
-    handover,
+    Budget, CgroupId, Generation as Table, Label, Priority, Slice, Strategy as Asked, StrategyId, Target,
+    Ttl, handover,
 };
 use proptest::prelude::*;
 use qumun::sim::Script;
@@ -185,7 +185,8 @@ fn strategies_come_and_go_with_their_tables_and_leases() {
     assert_eq!(seen(&mut policy, &event, 3), of(1).class);
     assert_eq!(seen(&mut policy, &event, 5_000 * MS), of(5).class);
     // What is said about the task itself; a word that is none is counted, and the rest holds.
-    event.label = Label::Priority(Priority { slice: Slice::from_nanos(MS).ok(), ..Priority::default() }).pack();
+    event.label =
+        Label::Priority(Priority { slice: Slice::from_nanos(MS).ok(), ..Priority::default() }).pack();
     assert_eq!(seen(&mut policy, &event, 5_000 * MS), Class::Normal);
     event.label = 1;
     assert_eq!(seen(&mut policy, &event, 5_000 * MS), of(5).class);

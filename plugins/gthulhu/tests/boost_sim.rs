@@ -112,7 +112,13 @@ fn a_boosted_task_that_wakes_does_not_wait_for_those_who_compute() {
         let boosted = work.group("boosted", 1, named("boosted"), steps);
         let sim = run(setup.clone(), &work, World::new().label("boosted", latency(0, 800)), ms(20_000));
         let figures = &sim.group(boosted)[0];
-        println!("dbg {} {} {} {}", figures.wake_to_run.quantile(0.5), figures.wake_to_run.quantile(0.9), figures.wake_to_run.quantile(0.99), figures.wake_to_run.max());
+        println!(
+            "dbg {} {} {} {}",
+            figures.wake_to_run.quantile(0.5),
+            figures.wake_to_run.quantile(0.9),
+            figures.wake_to_run.quantile(0.99),
+            figures.wake_to_run.max()
+        );
         assert!(figures.wake_to_run.quantile(0.99) <= setup.tick + ms(1), "{:?}", figures.longest_wait);
     }
 }
@@ -173,7 +179,8 @@ fn a_boosted_group_of_forks_is_worth_no_more_than_its_strategy() {
         let mut work = Workload::new();
         // Each one ends after 20 ms, which would be its burst, and another one begins.
         let child = work.group("child", 0, named("boosted"), vec![Step::Run(ms(20).into()), Step::Exit]);
-        let parent = vec![Step::Fork(child), Step::Fork(child), Step::Fork(child), Step::Fork(child), Step::Join];
+        let parent =
+            vec![Step::Fork(child), Step::Fork(child), Step::Fork(child), Step::Fork(child), Step::Join];
         work.group("parent", 1, named("parent"), parent);
         let others = work.group("others", 6, named("hog"), hog());
         let sim = run(setup, &work, World::new().label("boosted", latency(0, 200)), ms(20_000));

@@ -98,7 +98,8 @@ fn sleepers_in_a_group_do_not_change_what_the_group_gets() {
         let [one, three] = [100, 300].map(|weight| top(&mut work, weight));
         let light =
             [work.group("hogs", 2, member(one), hog()), work.group("beats", 6, member(one), beat.clone())];
-        let heavy = [work.group("hogs", 2, member(three), hog()), work.group("beats", 2, member(three), beat)];
+        let heavy =
+            [work.group("hogs", 2, member(three), hog()), work.group("beats", 2, member(three), beat)];
         let sim = run(setup, &work, Gthulhu::default(), ms(20_000));
         let got = [light, heavy].map(|gs| gs.map(|g| ran(&sim.group(g))).iter().sum());
         shares_hold(&got, &[1.0, 3.0], 0.05);

@@ -12,7 +12,8 @@ fn a_sleeper_among_hogs_runs_when_it_wakes() {
     for setup in setups() {
         let mut work = Workload::new();
         let hogs = work.group("hogs", 8, Spec::default(), hog());
-        let timer = work.group("timer", 1, Spec::default(), vec![Step::Every(ms(2)), Step::Run(us(20).into())]);
+        let timer =
+            work.group("timer", 1, Spec::default(), vec![Step::Every(ms(2)), Step::Run(us(20).into())]);
         let sim = run(setup, &work, Gthulhu::default(), ms(20_000));
         let waits = &sim.group(timer)[0].wake_to_run;
         println!("p50 {} p99 {} max {}", waits.quantile(0.5), waits.quantile(0.99), waits.max());

@@ -456,7 +456,13 @@ impl Reference {
         let mut words = [c.served_at, c.clock].concat();
         words.extend([c.charged_at, c.side as u64, c.side_n, c.next_side as u64, c.next_n, c.sample]);
         words.extend([c.pinned, c.placed, c.online].map(u64::from));
-        words.extend([u64::from(c.turn), u64::from(c.deferred), c.rescued_at, c.overran_at, c.kept.len() as u64]);
+        words.extend([
+            u64::from(c.turn),
+            u64::from(c.deferred),
+            c.rescued_at,
+            c.overran_at,
+            c.kept.len() as u64,
+        ]);
         words
     }
 
