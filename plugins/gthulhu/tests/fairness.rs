@@ -1,9 +1,12 @@
 //! What users get: order, shares, short waits, and nobody starves.
 
+use gthulhu_model::{
+    CgroupId, Class, Label, Level, Priority, Strategy, StrategyId, StrategyTable, Target, Ttl, handover,
+};
 use gthulhu_plugin_gthulhu::Gthulhu;
 use qumun::alloc::{CountingAllocator, Guard};
 use qumun::sim::{Machine, Script, Spec};
-use qumun::{Affinity, Agent, Cpu, Generation, Nanos, Pid, Queued, TaskId};
+use qumun::{Affinity, Agent, Cpu, Event, Generation, Nanos, Note, Pid, Queued, TaskId};
 
 #[global_allocator]
 static ALLOCATOR: CountingAllocator = CountingAllocator;
@@ -142,4 +145,42 @@ fn endless_newcomers_do_not_starve_old_tasks() {
         assert!(share > 0.02, "an old task got {share:.4} of the time");
     }
     machine.check().unwrap();
+}
+
+#[test]
+fn nothing_is_allocated_after_the_start_whatever_is_asked_for() {
+    let (mut publisher, reader) = handover();
+    let mut agent = Agent::new(Script::new(2), Gthulhu::default().strategies(reader));
+    agent.turn();
+    let id = |n| StrategyId::new(n).unwrap();
+    let latency = Priority::new(Class::Latency(Level::new(3).unwrap()));
+    let mut allocations = 0;
+    for generation in 1..200u64 {
+        let now = generation * 10_000_000;
+        // More groups and strategies than there is room for.
+        let mut table = StrategyTable::builder(gthulhu_model::Generation(generation));
+        for n in 0..300 {
+            let target = Target::Cgroup(CgroupId(n));
+            table.add(Strategy { id: id(n), target, priority: latency, ttl: Ttl::default() }.lease(now));
+        }
+        publisher.publish(table.build());
+        for pid in 0..100i32 {
+            let mut task = Queued::new(TaskId { pid: Pid(pid), generation: Generation(generation) });
+            let number = generation * 100 + pid as u64;
+            (task.cgroup_id, task.cpu_cgroup_id, task.enqueued_at) = (number % 300, number, Nanos(now));
+            (task.started_at, task.stopped_at) = (Nanos(now - 5_000_000), Nanos(now - 1));
+            task.label = if pid % 3 == 0 { Label::Strategy(id(pid as u64)).pack() } else { 0 };
+            let (cgroup_id, parent) = (number, number / 2);
+            let note = Note::Cgroup { cgroup_id, parent, weight: 100 + pid as u32, limit: None };
+            agent.backend_mut().events.push_back(Event::Note(note));
+            agent.backend_mut().queue(task);
+        }
+        agent.backend_mut().sent = Vec::with_capacity(200);
+        let guard = Guard::new();
+        let turn = agent.turn();
+        allocations += guard.count();
+        drop(guard);
+        assert_eq!(turn.decisions, 100);
+    }
+    assert_eq!(allocations, 0);
 }
