@@ -1,5 +1,6 @@
 //! Labels for tasks of a workload, by name; and what the tests in simulated time have in common.
 
+// Each test uses a part of it.
 #![allow(dead_code)]
 
 use gthulhu_model::{Budget, Class, Label, Level, Priority};
@@ -8,17 +9,17 @@ use qumun::sim::{Setup, Sim, Step, TaskFigures, Workload};
 use qumun::{Context, Events, Nanos, Note, Pid, Queued, Scheduler, Topology, Verdict};
 
 /// The policy, and the labels that user space would have set.
-pub struct World {
-    pub policy: Gthulhu,
-    pub labels: Vec<(&'static str, u64)>,
+pub(crate) struct World {
+    pub(crate) policy: Gthulhu,
+    pub(crate) labels: Vec<(&'static str, u64)>,
 }
 
 impl World {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { policy: Gthulhu::default(), labels: Vec::new() }
     }
 
-    pub fn label(mut self, comm: &'static str, priority: Priority) -> Self {
+    pub(crate) fn label(mut self, comm: &'static str, priority: Priority) -> Self {
         self.labels.push((comm, Label::Priority(priority).pack()));
         self
     }
@@ -58,26 +59,26 @@ impl Scheduler for World {
     }
 }
 
-pub fn ms(ms: u64) -> Nanos {
+pub(crate) fn ms(ms: u64) -> Nanos {
     Nanos::from_millis(ms)
 }
 
-pub fn us(us: u64) -> Nanos {
+pub(crate) fn us(us: u64) -> Nanos {
     Nanos::from_micros(us)
 }
 
-pub fn latency(level: u8, millicpu: u16) -> Priority {
+pub(crate) fn latency(level: u8, millicpu: u16) -> Priority {
     let class = Class::Latency(Level::new(level).unwrap());
     Priority { class, slice: None, budget: Some(Budget::millicpu(millicpu).unwrap()) }
 }
 
 /// Computes, for ever.
-pub fn hog() -> Vec<Step> {
+pub(crate) fn hog() -> Vec<Step> {
     vec![Step::Run(ms(1_000).into())]
 }
 
 /// Two CPUs, at 250 Hz and at 1000 Hz.
-pub fn setups() -> [Setup; 2] {
+pub(crate) fn setups() -> [Setup; 2] {
     [4_000, 1_000].map(|tick| {
         let mut setup = Setup::new(Topology::flat(2));
         setup.tick = us(tick);
@@ -86,7 +87,7 @@ pub fn setups() -> [Setup; 2] {
 }
 
 /// After so long, without a broken rule and without the core's help.
-pub fn run<S: Scheduler>(setup: Setup, work: &Workload, policy: S, time: Nanos) -> Sim<S> {
+pub(crate) fn run<S: Scheduler>(setup: Setup, work: &Workload, policy: S, time: Nanos) -> Sim<S> {
     let mut sim = Sim::new(setup, work, policy).unwrap();
     sim.run(time);
     sim.check().unwrap();
@@ -95,6 +96,6 @@ pub fn run<S: Scheduler>(setup: Setup, work: &Workload, policy: S, time: Nanos) 
 }
 
 /// CPU time in seconds.
-pub fn ran(tasks: &[TaskFigures]) -> f64 {
+pub(crate) fn ran(tasks: &[TaskFigures]) -> f64 {
     tasks.iter().map(|task| task.ran.as_u64() as f64 / 1e9).sum()
 }
