@@ -107,8 +107,9 @@ impl Floor {
 
     const BOUNDS: Bounds =
         Bounds { what: "a floor", unit: " thousandths", min: Self::MIN.0 as u64, max: 1_000 };
-    /// Over which time the floor holds. The whole rest may be boosted at once for as long.
-    const WINDOW_MS: u64 = 100;
+    /// Over which time the floor holds. The whole rest may be boosted at once for as long: with the default, boosts then
+    /// have all CPUs for 40 ms, and a request that meets that and needs a few wakeups is still answered in 100 ms.
+    const WINDOW_MS: u64 = 10;
 
     /// So many thousandths of all CPU time.
     ///
@@ -214,7 +215,7 @@ mod tests {
     #[test]
     fn what_is_left_of_the_machine_fills_the_bucket_of_all_boosts() {
         let bucket = Floor::DEFAULT.bucket(2, 0);
-        assert_eq!((bucket.rate(), bucket.tokens()), (1_600, 160_000_000), "1.6 CPUs for 100 ms");
+        assert_eq!((bucket.rate(), bucket.tokens()), (1_600, 16_000_000), "1.6 CPUs for 10 ms");
         assert_eq!(Floor::MIN.bucket(u32::MAX, 0).rate(), u32::MAX);
     }
 }

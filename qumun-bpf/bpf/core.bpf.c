@@ -38,7 +38,7 @@ static __always_inline bool agent_wanted(u64 now, bool degraded)
 __noinline int call_agent(s32 cpu, u64 now)
 {
 	s32 last = core.agent_last_cpu;
-	u64 preempted;
+	u64 preempted, paid;
 
 	if (READ_ONCE(core.agent_cpu) >= 0 || !READ_ONCE(core.agent_queued))
 		return 0;
@@ -63,11 +63,15 @@ __noinline int call_agent(s32 cpu, u64 now)
 		if (kick_if_idle(i * 64 + bit))
 			return 0;
 	}
-	/* All busy. If the agent had no turn for a while, this CPU's task makes room now: one kick of a busy
-	 * CPU in this time, however many events there are. */
-	preempted = core.preempt_at;
-	if ((s64)(now - core.agent_ran_at) > (s64)config.preempt_ns && (s64)(now - preempted) > (s64)config.preempt_ns &&
-	    cpu_usable(cpu) && may_kick() && __sync_val_compare_and_swap(&core.preempt_at, preempted, now) == preempted) {
+	/*
+	 * All busy: this CPU's task makes room now. Once in preempt_ns in the long run, however many events there are, and
+	 * PREEMPT_BURST times in a row: who wakes up just after a turn does not wait for the next clock interrupt. Kept as
+	 * the time at which all that was taken is paid for (generic cell rate algorithm, ITU-T I.371).
+	 */
+	preempted = READ_ONCE(core.preempt_at);
+	paid = before(preempted, now) ? now : preempted;
+	if (paid - now <= (PREEMPT_BURST - 1) * config.preempt_ns && cpu_usable(cpu) && may_kick() &&
+	    __sync_val_compare_and_swap(&core.preempt_at, preempted, paid + config.preempt_ns) == preempted) {
 		count()->preempts++;
 		scx_bpf_kick_cpu(cpu, SCX_KICK_PREEMPT);
 	}
@@ -252,6 +256,16 @@ OPS2(void, dispatch, s32, cpu, struct task_struct *, prev)
 		core.agent_queued = scx_bpf_dsq_nr_queued(DSQ_AGENT) > 0;
 		return;
 	}
+	/*
+	 * The agent is at work on another CPU: slices of several CPUs end at one clock interrupt. What waits would come
+	 * first, whatever the order says. So the task goes on until the next interrupt, once.
+	 */
+	if (!degraded && goes_on && core.agent_cpu >= 0 && !cc->deferred && !READ_ONCE(cc->pinned) &&
+	    scx_bpf_dsq_nr_queued(DSQ_CORE) <= 0 && competes(cc, prev) && !runs_dry(prev, now, false)) {
+		cc->deferred = 1;
+		set_slice(prev, config.slice_min_ns);
+		return;
+	}
 	if (take_work(cpu, now, degraded, goes_on))
 		return;
 	/* With nothing left in its cgroup it does not: the kernel queues it, and there it is held back. */
@@ -269,6 +283,7 @@ OPS1(void, running, struct task_struct *, p)
 	u64 now = now_ns(), word;
 
 	start_side(cpu_ctx(this_cpu()), now);
+	cpu_ctx(this_cpu())->deferred = 0;
 	count()->running = 1;
 	if (p->pid == view.agent_pid) {
 		core.agent_cpu = scx_bpf_task_cpu(p);

@@ -24,6 +24,8 @@
  * time runs fast, would wait for seconds behind a few busy ones. */
 #define AHEAD_NS (100 * MS)
 #define AGENT_SLICE_NS (4 * MS)
+/* Slices cut for the agent in a row. */
+#define PREEMPT_BURST 4
 /* While degraded: one bounded turn of the agent in this time. */
 #define AGENT_PROBE_NS (10 * MS)
 #define TIMER_NS (10 * MS)
@@ -164,6 +166,7 @@ struct cpu_ctx {
 	u32 online;
 	u32 taken; /* by a realtime or deadline task */
 	u32 turn; /* which of the agent's queues goes first */
+	u32 deferred; /* the task that runs here goes on because the agent was at work elsewhere */
 	u32 kept; /* decisions in this CPU's batch that came before their task */
 	u32 batch; /* how many decisions are in it */
 	u64 rescued_at; /* when its own queue was searched for long waiters */
@@ -191,7 +194,7 @@ struct core_state {
 	u32 decisions_left; /* a drain stopped at its limit */
 	u32 shared;	  /* DSQ_SHARED may hold a task */
 	u32 rescue_cpu;	  /* whose queue is searched for long waiters next */
-	u64 preempt_at;	  /* when a slice was cut for the agent last */
+	u64 preempt_at;	  /* when all slices that were cut for the agent are paid for */
 	u64 released_at;  /* when tasks were looked for that limits hold back */
 	u32 held;	  /* there may be some */
 	u32 release_word; /* of held[], where that goes on */

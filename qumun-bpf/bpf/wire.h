@@ -252,7 +252,7 @@ struct qm_config {
 	u64 slice_min_ns; /* bounds of what a decision may ask for */
 	u64 slice_max_ns;
 	u64 late_ns;	  /* D: an event undecided for this long makes the core take over */
-	u64 preempt_ns;	  /* cut a running slice for the agent when it has not run for this long */
+	u64 preempt_ns;	  /* running slices are cut for the agent once in this time */
 	u64 max_run_ns;	  /* no run is longer than this while others wait; 0: no limit but the slice */
 	u64 heartbeat_ns; /* the agent gets a turn this often even if nothing happens, or the kernel's watchdog
 			     would take it for a stalled task */

@@ -299,6 +299,18 @@ fn work_that_cannot_be_done_is_an_error() {
 }
 
 #[test]
+fn a_task_whose_first_step_is_to_wait_leaves_its_cpu_to_others() {
+    let mut work = Workload::new();
+    let hogs = work.group("hogs", 4, Spec::default(), hog());
+    work.group("waits", 6, Spec::default(), vec![Step::Block]);
+    let mut sim = Sim::new(two_cpus(), &work, Fifo).unwrap();
+    sim.run(ms(2_000));
+    sim.check().unwrap();
+    let ran: u64 = sim.group(hogs).iter().map(|task| task.ran.as_u64()).sum();
+    assert!(ran > 3_900_000_000, "{ran} ns of 4 s");
+}
+
+#[test]
 #[ignore = "a measurement: cargo test --release -p qumun --features sim --test sim -- --ignored --nocapture"]
 fn speed() {
     // Half of the CPUs are busy on the average, and the agent can keep up: an event includes the policy's call.

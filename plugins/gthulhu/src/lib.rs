@@ -1,22 +1,60 @@
-//! The Gthulhu policy: earliest virtual deadline first.
+//! The Gthulhu policy: weighted shares of tasks and cgroups, bounded boosts, and short waits for who waits for events.
 //!
-//! Each task has a *virtual runtime*: the time it ran, divided by its weight. Whoever has the least is
-//! served first; so, over time, everybody gets what its weight says. On top of it comes what the task
-//! ran since its last sleep, so that a task that sleeps often and runs shortly overtakes
-//! one that computes. The sum is the *deadline*.
+//! All tasks that wait stand on one axis of virtual time, and whoever has the least is served first. The policy
+//! decides on each task at once and says where it stands; the core keeps the order. Nothing is held back, so no CPU is
+//! idle for a rule.
 //!
-//! Two things keep a favourite from getting more than its share:
+//! # Shares
 //!
-//! - A task that wakes up gets no credit for having slept, but for one slice: its virtual
-//!   runtime is raised to the *floor*.
-//! - What is added for computing is bounded, [`BURST`] slices at weight 100. So however often the
-//!   others sleep, a task that computes is behind them by no more than that.
+//! Each task has a *virtual runtime*: the time it ran, divided by its weight. Each cgroup has one among its siblings, by
+//! `cpu.weight`, as in the group scheduling of Linux's CFS; tasks and cgroups of one parent are siblings. The clock of
+//! each such family follows whom is served (start-time fair queueing: Goyal, Vin, Cheng 1996). A task's place is its
+//! group's, spread by where it stands in the group. So what a group gets follows from what it consumed, however many
+//! tasks it has; that nothing has to be known about who sleeps is why this holds with events for wakeups only.
 //!
-//! The floor follows the virtual clock: the largest virtual runtime with which a task was served. It
-//! does not follow the sum of what all consume, as that advances faster than any single task
-//! and would take its rightful place from everybody that waits. And it does not follow the
-//! runtime after a run: one slice of a light task moves that far ahead of where anybody has been
-//! served.
+//! Who slept, task or group, keeps one slice of credit. Nobody is more than 400 ms of virtual time ahead of the clock:
+//! the bound of its wait comes before a weight below about 5. What ran for longer than its slice and a clock interrupt
+//! kept nobody waiting, and costs nothing. A cgroup that is not known is a child of the root; if there is no
+//! memory for cgroups, tasks share by their own weights.
+//!
+//! # Short waits
+//!
+//! Who sleeps more than it computes is put in front of those who only compute, by up to 50 ms of virtual time, found
+//! from its sleeps alone (borrowed virtual time: Duda and Cheriton 1999; the measure is that of the sleep average in Linux
+//! 2.6). That is a lead, and no share: it is spent when the virtual runtime has caught up. A task that is new
+//! has none. Who is interrupted in its slice goes on where it was.
+//!
+//! There is no call to preempt another task, and none is needed: an event takes a CPU for the agent, and when its
+//! turn is over that CPU serves the first on the axis, which is the one that was interrupted if nobody is before it.
+//! That is also what makes a level preempt only what is strictly weaker: an equal one stands behind the interrupted.
+//!
+//! # Boosts
+//!
+//! What is wanted for a task is said by its label, which children inherit in the core, else by the strategy that is for it
+//! ([`gthulhu_model`]). The table of strategies is handed over without a lock and looked at once in a batch.
+//!
+//! - Latency levels 0 to 9 stand ahead of all others, the stronger the further, while there are tokens: their own bucket
+//!   (of the task, or shared by all tasks of a strategy), and the [floor](Floor).
+//! - Without tokens of its own such a task stands where the others will be when it has some, and what it owes comes on top;
+//!   by its weight, if that is sooner. Boosted time is charged like any other.
+//! - The floor is kept as a tag for all boosted work on the same axis: each boosted run moves it by what is due to the
+//!   others. Ahead of all others is only boosted work that is behind the tag's due; else it stands at the tag. So
+//!   boosts and others share as two weighted flows do, and those who wait for events are before a favourite that
+//!   spins. For tasks that may use some CPUs only, each CPU has a bucket of the floor, too.
+//! - Levels 10 to 20 pay less for a run while there are tokens, by the percentage of the level.
+//! - Best effort has the weight 1. Isolated tasks are normal ones here, or of level 0 if they have a budget.
+//! - A slice alone is that slice.
+//!
+//! # How long a task waits at most
+//!
+//! A task stands at most 50 ms (handicap) and 400 ms (weight, debt) ahead of the clock, and whoever comes later in its turn
+//! at most 5 ms behind it. The clock goes on by half of what the turns consume, divided by the weight `W` of all that
+//! want to run, after 50 ms at most in which it stood still; and turns get at least the floor `f` of `C` CPUs. So it waits
+//! for at most `(450 + 5 + 50) ms * 2 * W / 100 / (f * C)`, and a slice of each CPU. That is the worst of all at once. One of
+//! weight 100 without debt stands at most 50 ms and a slice ahead: with ten such on two CPUs, and boosts that take all they
+//! may, that is 5.5 s by the formula; the worst seen in simulated time against spinning favourites, sleepers and endless
+//! newcomers is 0.6 s. After 0.5 s of waiting the core serves a task itself, out of any order (`docs/core.md`, rescue),
+//! so that this bound holds first.
 //!
 //! ```
 //! use gthulhu_plugin_gthulhu::Gthulhu;
@@ -36,38 +74,62 @@
 
 #![forbid(unsafe_code)]
 
+mod account;
+mod boost;
+mod cache;
+mod clock;
+mod groups;
 mod waiting;
+mod wishes;
 
-use qumun::{Context, Full, Nanos, Queued, Scheduler, Verdict};
+pub use account::Account;
+
+use account::{Handicap, Manner, Turn};
+use boost::{Boosts, Payer, Place};
+use clock::{AHEAD, BEHIND, per_weight};
+use groups::{Asks, Groups, Run};
+use gthulhu_model::{Class, Floor, Level, Reader, StrategyTable, TokenBucket};
+use qumun::{Context, Cpu, Events, Full, Nanos, Note, Queued, Scheduler, Verdict};
 use waiting::{Entry, Waiting};
+use wishes::Wishes;
 
-/// How many slices a task that computes may fall behind one that sleeps.
-pub const BURST: u64 = 100;
-/// A longer run is taken for this long. Slices are far shorter; it keeps a clock that jumped from
-/// banishing a task for ever.
-const LONGEST_RUN: Nanos = Nanos::from_millis(1_000);
+/// So much longer than its slice is a run at most that kept anybody waiting: clock interrupts are up to 10 ms apart. The
+/// rest of it the CPU would have been idle, and it costs nothing.
+const LATE: Nanos = Nanos::from_millis(15);
 /// Tasks of one batch; those above are sent as they come. Takes 2.5 MiB of the pool; with less, there
 /// is room for fewer.
 const CAPACITY: usize = 16_384;
+/// How many slices a round of all tasks on a CPU takes before they get shorter.
+const ROUND: u64 = 8;
+/// From one level to the next, in virtual time.
+const STEP: u64 = 10_000_000;
+/// The same among those whose turn has not come yet.
+const SMALL_STEP: u64 = 1_000_000;
+/// The weight of best effort: that of the kernel's `SCHED_IDLE`, 3 of 1024, rounded up.
+const BEST_EFFORT: u32 = 1;
+/// How often in one turn a task may be interrupted and go on where it was. One that yields looks the same as one that was
+/// interrupted: it must not come first for ever.
+const CUTS: u8 = 8;
+/// The golden section of 2^32: its multiples are as far from each other as can be (Knuth, The Art of Computer
+/// Programming 3, 6.4, exercise 9).
+const GOLDEN: u32 = 0x9e37_79b9;
+/// A rest of a turn that is shorter is not worth a switch.
+const REST: Nanos = Nanos::from_micros(500);
 
 /// The policy.
 #[derive(Debug)]
 pub struct Gthulhu {
     slice: Nanos,
     slice_min: Nanos,
-    /// The largest virtual runtime with which a task was served.
-    clock: u64,
+    groups: Groups,
+    boosts: Boosts,
+    wishes: Wishes,
     waiting: Waiting,
-}
-
-/// What the policy remembers about a task.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Account {
-    vruntime: u64,
-    /// The end of the last run that was charged: each run is charged once, however often the task is
-    /// queued after it.
-    charged: Nanos,
-    known: bool,
+    nr_cpus: u32,
+    /// Where the next newcomer is put.
+    spread: u32,
+    /// The time of this batch; zero between batches.
+    now: Nanos,
 }
 
 /// With slices of 5 ms, and no shorter than 1 ms when many wait.
@@ -81,36 +143,218 @@ impl Gthulhu {
     /// With this slice when nobody waits, and this one when many do.
     pub fn new(slice: Nanos, slice_min: Nanos) -> Self {
         let slice = slice.max(Nanos(1));
-        Self { slice, slice_min: slice_min.min(slice), clock: 0, waiting: Waiting::default() }
-    }
-
-    /// Charges a task for its last run and says when it is due.
-    fn deadline(&mut self, account: &mut Account, task: &Queued) -> u64 {
-        let per_weight = |time: u64| time.saturating_mul(100) / u64::from(task.weight.max(1));
-        let slice = self.slice.as_u64();
-        let burst = slice.saturating_mul(BURST);
-
-        if task.stopped_at > account.charged {
-            // It was served with what it had before this run.
-            self.clock = self.clock.max(account.vruntime);
-            let ran = (task.stopped_at - task.started_at).min(LONGEST_RUN);
-            account.vruntime = account.vruntime.saturating_add(per_weight(ran.as_u64()));
-            account.charged = task.stopped_at;
+        Self {
+            slice,
+            slice_min: slice_min.min(slice),
+            groups: Groups::default(),
+            boosts: Boosts::new(Floor::DEFAULT),
+            wishes: Wishes::default(),
+            waiting: Waiting::default(),
+            nr_cpus: 1,
+            spread: 0,
+            now: Nanos::ZERO,
         }
-        // Who slept comes back at the present. Who did not may be behind because it computes (by a
-        // burst) or because it is light (by less than another); only what it cannot owe to either is
-        // taken: it was away, on a CPU of its own or with the core.
-        let lag = if task.wakeup || !account.known { slice } else { burst.saturating_mul(2) };
-        account.vruntime = account.vruntime.max(self.clock.saturating_sub(lag));
-        account.known = true;
-        account.vruntime.saturating_add(per_weight(task.exec_runtime.as_u64()).min(burst))
     }
 
-    /// The slice of a task while so many wait for these CPUs. Light tasks get less at a time, so
-    /// that they do not hold up heavy ones.
-    fn slice(&self, weight: u32, waiting: usize, nr_cpus: u32) -> Nanos {
-        let each = (waiting as u64).div_ceil(u64::from(nr_cpus.max(1))).max(1);
-        let part = self.slice.as_u64() / each;
+    /// Follows the strategies of the tables that are handed over. A newer table is taken at the beginning of a batch,
+    /// without waiting; what a table says ends when its lease does.
+    pub fn strategies(mut self, reader: Reader<StrategyTable>) -> Self {
+        self.wishes = Wishes::new(reader);
+        self
+    }
+
+    /// What all boosts together leave to everything else, of the machine and of each CPU.
+    pub fn floor(mut self, floor: Floor) -> Self {
+        self.boosts = Boosts::new(floor);
+        self
+    }
+
+    /// How many labels were seen that no value has. Their tasks are taken for normal ones.
+    pub fn malformed_labels(&self) -> u64 {
+        self.wishes.malformed()
+    }
+
+    /// Begins a batch, if none has begun.
+    fn begin(&mut self, now: impl FnOnce() -> Nanos) {
+        if self.now == Nanos::ZERO {
+            self.now = now();
+            self.wishes.refresh();
+        }
+    }
+
+    /// Charges a task for its last run, and says how much.
+    fn charge(&mut self, account: &mut Account, task: &Queued) -> u64 {
+        if task.stopped_at <= account.charged {
+            return 0;
+        }
+        account.charged = task.stopped_at;
+        if !account.known {
+            return 0;
+        }
+        let ran = (task.stopped_at - task.started_at).min(account.turn.slice + LATE);
+        account.turn.ran = account.turn.ran + ran;
+        let time = ran.as_u64();
+        let budget = account.wish.priority.boost().unwrap_or_default();
+        let payer = (account.wish.payer, budget);
+        let mut charged = time;
+        match account.manner {
+            Manner::Turn => {}
+            Manner::Boost => {
+                self.boosts.spend(&mut account.tokens, payer, task.cpu, time, self.now);
+                self.boosts.owe(time, self.groups.root().load());
+            }
+            Manner::Discount(percent) => {
+                let saved = time.saturating_mul(percent) / 100;
+                self.boosts.spend(&mut account.tokens, payer, task.cpu, saved, self.now);
+                charged -= saved.min(charged);
+            }
+        }
+        // Whoever is served in turn stands where the others who compute are by now, less its lead.
+        let turn = (account.manner != Manner::Boost)
+            .then(|| account.turn.place.saturating_sub(account.handicap.lead()));
+        let run = Run {
+            ran: charged,
+            turn,
+            progress: if turn.is_some() { charged } else { self.boosts.others_part(time) / 2 },
+        };
+        self.groups.charge(&mut account.member, account.weight, account.cgroup, run);
+        account.handicap.ran(time);
+        charged
+    }
+
+    /// Finds the place of a task that wants to run.
+    fn place(&mut self, account: &mut Account, task: &Queued) -> Entry {
+        self.groups.saw(task);
+        let charged = self.charge(account, task);
+        let is_new = !account.known;
+        let changed = self.wishes.of(&mut account.wish, task, self.now);
+        if task.wakeup && task.stopped_at > Nanos::ZERO {
+            account.handicap.slept((task.enqueued_at - task.stopped_at).as_u64());
+        }
+        let budget = account.wish.priority.boost();
+        if let Some(budget) = budget
+            && changed
+        {
+            // What is seen for the first time with its label has inherited it: with a full bucket, each fork
+            // would be worth a burst.
+            let now = self.now.as_u64();
+            account.tokens =
+                if is_new { TokenBucket::empty(budget, now) } else { TokenBucket::full(budget, now) };
+        }
+        let goes_on = !task.wakeup && !is_new && !changed && account.cgroup == task.cpu_cgroup_id;
+        account.known = true;
+        account.cgroup = task.cpu_cgroup_id;
+        account.weight = match account.wish.priority.class {
+            Class::BestEffort => BEST_EFFORT.min(task.weight),
+            _ => task.weight,
+        };
+        if goes_on && self.resume(account, task) {
+            return self.entry(account, task, account.turn.slice - account.turn.ran);
+        }
+
+        let slice = match account.wish.priority.slice {
+            Some(slice) => Nanos(slice.as_nanos()),
+            None => self.slice(account.weight),
+        };
+        if is_new {
+            // Those who come together are spread over a slice: else they would be served together for ever, and whoever
+            // comes between would have to wait for all of them.
+            self.spread = self.spread.wrapping_add(GOLDEN);
+            let part = (u128::from(self.slice.as_u64()) * u128::from(self.spread)) >> 32;
+            account.member.vruntime =
+                self.groups.newcomer(task.cpu_cgroup_id, per_weight(part as u64, account.weight));
+        }
+        let counts = account.wish.ahead().is_none();
+        let asks = Asks {
+            member: &mut account.member,
+            weight: account.weight,
+            cgroup: task.cpu_cgroup_id,
+            woke: task.wakeup || is_new,
+            credit: self.slice.as_u64(),
+            just: if task.wakeup { 0 } else { charged },
+            counts,
+        };
+        let place = self.groups.place(asks, self.now);
+        let mut turn =
+            Turn { vtime: place.saturating_add(account.handicap.get()), place, slice, ..Turn::default() };
+        account.manner = Manner::Turn;
+        if let Some(budget) = budget {
+            let payer = (account.wish.payer, budget);
+            self.boost(account, &mut turn, payer, task);
+        }
+        account.turn = turn;
+        self.entry(account, task, turn.slice)
+    }
+
+    /// A boosted task: ahead of others while there are tokens for it, and else where it will be when there are. In its
+    /// turn by weight all the same, if that is sooner, less what it owes.
+    fn boost(
+        &mut self,
+        account: &mut Account,
+        turn: &mut Turn,
+        payer: (Payer, gthulhu_model::Budget),
+        task: &Queued,
+    ) {
+        let wait = self.boosts.wait(&mut account.tokens, payer, &task.allowed, turn.slice, self.now);
+        if let Some(percent) = account.wish.discount() {
+            if wait == Nanos::ZERO {
+                account.manner = Manner::Discount(percent);
+            }
+            return;
+        }
+        let Some(level) = account.wish.ahead() else { return };
+        let clock = self.groups.root();
+        let others = clock.now().saturating_add(Handicap::MOST);
+        let Some(place) = self.boosts.place(others, clock.load()) else { return };
+        let above = u64::from(Level::WEAKEST.number() - level.number());
+        let front = match place {
+            Place::Ahead if wait == Nanos::ZERO => clock.now().saturating_sub(BEHIND + above * STEP),
+            Place::At(place) if wait == Nanos::ZERO => {
+                place.saturating_sub(above * SMALL_STEP * 100 / clock.load())
+            }
+            _ => {
+                // So far will those be by then who only compute, if nobody else is served.
+                let pace = u64::from(self.nr_cpus) * 100;
+                let place = if let Place::At(place) = place { place.max(others) } else { others };
+                place.saturating_add(wait.as_u64().saturating_mul(pace) / clock.load())
+            }
+        };
+        let debt = self.boosts.debt(&mut account.tokens, payer, self.now);
+        let own = turn.vtime.saturating_add(per_weight(debt, account.weight).min(AHEAD));
+        if front <= own {
+            (turn.vtime, account.manner) = (front, Manner::Boost);
+        } else {
+            turn.vtime = own;
+        }
+    }
+
+    /// Was it interrupted in its turn, and has something left of it?
+    fn resume(&mut self, account: &mut Account, task: &Queued) -> bool {
+        let turn = &mut account.turn;
+        turn.cuts = turn.cuts.saturating_add(1);
+        if turn.cuts > CUTS || turn.ran + REST > turn.slice {
+            return false;
+        }
+        let Some(budget) = account.wish.priority.boost() else { return true };
+        let (payer, rest) = ((account.wish.payer, budget), turn.slice - turn.ran);
+        account.manner != Manner::Boost
+            || self.boosts.wait(&mut account.tokens, payer, &task.allowed, rest, self.now) == Nanos::ZERO
+    }
+
+    fn entry(&self, account: &Account, task: &Queued, slice: Nanos) -> Entry {
+        Entry {
+            last: task.cpu,
+            allowed: task.allowed,
+            boosted: account.manner == Manner::Boost,
+            decision: task.anywhere().vtime(account.turn.vtime).slice(slice),
+        }
+    }
+
+    /// The slice of a task: shorter where so many want to run that a round of them would take more than [`ROUND`]
+    /// slices. Light tasks get less at a time, so that they do not hold up heavy ones.
+    fn slice(&self, weight: u32) -> Nanos {
+        let each = self.groups.root().weight() / 100 / u64::from(self.nr_cpus.max(1));
+        let part = self.slice.as_u64().saturating_mul(ROUND) / each.max(ROUND);
         Nanos(part.saturating_mul(u64::from(weight.clamp(1, 100))) / 100).max(self.slice_min)
     }
 }
@@ -118,35 +362,50 @@ impl Gthulhu {
 impl Scheduler for Gthulhu {
     type Task = Account;
 
+    const EVENTS: Events = Events::CGROUPS;
+
     fn start(&mut self, cx: &mut Context<'_, Account>) {
+        self.nr_cpus = cx.idle().nr_cpus();
         self.waiting = Waiting::new(cx.pool(), CAPACITY);
+        self.groups = Groups::new(cx.pool());
+        self.boosts.start(cx.pool(), self.nr_cpus, cx.now());
     }
 
     fn enqueue(&mut self, cx: &mut Context<'_, Account>, task: &Queued) -> Verdict {
-        let deadline = self.deadline(cx.task(task), task);
-        let decision = task.anywhere().vtime(deadline);
-        let entry = Entry { last: task.cpu, weight: task.weight, allowed: task.allowed, decision };
+        self.begin(|| cx.now());
+        let entry = self.place(cx.task(task), task);
         match self.waiting.push(task.enqueued_at, entry) {
             Ok(()) => Verdict::Keep,
-            Err(entry) => entry.decision.slice(self.slice_min).into(),
+            Err(entry) => entry.decision.into(),
         }
     }
 
     fn dispatch(&mut self, cx: &mut Context<'_, Account>) {
-        let nr_cpus = cx.idle().nr_cpus();
         while let Some(entry) = self.waiting.peek() {
-            let slice = self.slice(entry.weight, self.waiting.len(), nr_cpus);
-            let cpu = cx.pick(entry.last, &entry.allowed).cpu();
-            let decision = entry.decision.slice(slice);
+            let (decision, pid) = (entry.decision, entry.decision.id().pid);
+            let cpu: Option<Cpu> = match entry.boosted {
+                true => cx.pick_boosted(pid, entry.last, &entry.allowed).cpu(),
+                false => cx.pick(entry.last, &entry.allowed).cpu(),
+            };
             if let Err(Full(_)) = cx.send(cpu.map_or(decision, |cpu| decision.on(cpu))) {
                 break;
             }
             self.waiting.pop();
         }
+        self.now = Nanos::ZERO;
+    }
+
+    fn note(&mut self, _: &mut Context<'_, Account>, note: &Note) {
+        match *note {
+            Note::Cgroup { cgroup_id, parent, weight, .. } => self.groups.tell(cgroup_id, parent, weight),
+            Note::CgroupGone { cgroup_id } => self.groups.remove(cgroup_id),
+            _ => {}
+        }
     }
 
     fn reset(&mut self, _: &mut Context<'_, Account>) {
         self.waiting.clear();
+        self.now = Nanos::ZERO;
     }
 }
 

@@ -7,8 +7,9 @@ use qumun::{Affinity, Cpu, Decision, Nanos};
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Entry {
     pub(crate) last: Cpu,
-    pub(crate) weight: u32,
     pub(crate) allowed: Affinity,
+    /// Its CPU is to be left alone while it runs.
+    pub(crate) boosted: bool,
     /// Its virtual time is the deadline.
     pub(crate) decision: Decision,
 }
@@ -44,6 +45,7 @@ impl Waiting {
         Some(self.heap.as_mut()?.pop()?.1)
     }
 
+    #[cfg(test)]
     pub(crate) fn len(&self) -> usize {
         self.heap.as_ref().map_or(0, Heap::len)
     }

@@ -1,99 +1,27 @@
 //! What users get: order, shares, short waits, and nobody starves.
 
-use std::collections::BTreeMap;
-
+use gthulhu_model::{
+    CgroupId, Class, Label, Level, Priority, Strategy, StrategyId, StrategyTable, Target, Ttl, handover,
+};
 use gthulhu_plugin_gthulhu::Gthulhu;
-use proptest::prelude::*;
 use qumun::alloc::{CountingAllocator, Guard};
 use qumun::sim::{Machine, Script, Spec};
-use qumun::{Affinity, Agent, Cpu, Generation, Nanos, Pid, Queued, TaskId};
+use qumun::{Affinity, Agent, Cpu, Event, Generation, Nanos, Note, Pid, Queued, TaskId};
 
 #[global_allocator]
 static ALLOCATOR: CountingAllocator = CountingAllocator;
-
-const MS: u128 = 1_000_000;
-
-/// The rule in the plainest words: no saturation, no heap, no framework.
-#[derive(Default)]
-struct Naive {
-    clock: u128,
-    tasks: BTreeMap<i32, (u128, u128)>,
-}
-
-impl Naive {
-    fn batch(&mut self, events: &[Queued]) -> Vec<(u128, u128, i32)> {
-        let mut due: Vec<_> = events.iter().map(|e| self.event(e)).collect();
-        due.sort_unstable();
-        due
-    }
-
-    fn event(&mut self, e: &Queued) -> (u128, u128, i32) {
-        let [started, stopped, exec, at] =
-            [e.started_at, e.stopped_at, e.exec_runtime, e.enqueued_at].map(|t| u128::from(t.as_u64()));
-        let weight = u128::from(e.weight);
-        let new = !self.tasks.contains_key(&e.id.pid.0);
-        let (vruntime, charged) = self.tasks.entry(e.id.pid.0).or_default();
-        if stopped > *charged {
-            self.clock = self.clock.max(*vruntime);
-            *vruntime += (stopped - started).min(1_000 * MS) * 100 / weight;
-            *charged = stopped;
-        }
-        let lag = if new || e.wakeup { 5 * MS } else { 1_000 * MS };
-        if self.clock > lag && *vruntime < self.clock - lag {
-            *vruntime = self.clock - lag;
-        }
-        (*vruntime + (exec * 100 / weight).min(500 * MS), at, e.id.pid.0)
-    }
-}
-
-fn event() -> impl Strategy<Value = (i32, u32, bool, u64, u64, u64)> {
-    let weight = prop_oneof![Just(100u32), 1..=10_000u32];
-    (1..12i32, weight, any::<bool>(), 0..30_000_000u64, 0..2_000_000_000u64, 0..3u64)
-}
-
-proptest! {
-    #[test]
-    fn batches_come_out_in_the_order_of_the_naive_reference(
-        batches in proptest::collection::vec(proptest::collection::vec(event(), 1..12), 1..12),
-    ) {
-        let mut agent = Agent::new(Script::new(2), Gthulhu::default());
-        agent.turn();
-        let mut naive = Naive::default();
-        let mut now = 1_000_000_000;
-        for (generation, batch) in (1..).zip(batches) {
-            let events: Vec<_> = batch
-                .into_iter()
-                .map(|(pid, weight, wakeup, ran, exec, at)| {
-                    let mut e = Queued::new(TaskId { pid: Pid(pid), generation: Generation(generation) });
-                    now += ran;
-                    (e.weight, e.wakeup, e.exec_runtime) = (weight, wakeup, Nanos(exec));
-                    (e.started_at, e.stopped_at, e.enqueued_at) = (Nanos(now - ran), Nanos(now), Nanos(now / 1_000 + at));
-                    e
-                })
-                .collect();
-            let from = agent.backend().sent.len();
-            events.iter().for_each(|&e| agent.backend_mut().queue(e));
-            agent.turn();
-            let sent: Vec<_> =
-                agent.backend().sent[from..].iter().map(|d| (u128::from(d.get_vtime()), d.id().pid.0)).collect();
-            let due: Vec<_> = naive.batch(&events).into_iter().map(|(due, _, pid)| (due, pid)).collect();
-            prop_assert_eq!(sent, due);
-        }
-    }
-}
 
 #[test]
 fn idle_cpus_are_given_away_once_and_warm_ones_first() {
     let mut agent = Agent::new(Script::new(4), Gthulhu::default());
     agent.turn();
-    [1, 2, 3].into_iter().for_each(|cpu| agent.backend_mut().idle.set(Cpu(cpu), true));
     // Last CPU, affinity, and where it should go.
     let cases = [
-        (3, 0b1111, Some(3)),
         (3, 0b1111, Some(1)),
+        (3, 0b1111, Some(3)),
         (0, 0b0011, None),
-        (1, 0b1101, Some(2)),
-        (2, 0b1111, None),
+        (1, 0b1101, None),
+        (2, 0b1111, Some(2)),
     ];
     for (i, (last, mask, _)) in (1..).zip(cases) {
         let mut task = Queued::new(TaskId { pid: Pid(i), generation: Generation(1) });
@@ -101,8 +29,13 @@ fn idle_cpus_are_given_away_once_and_warm_ones_first() {
         task.allowed = Affinity::new(mask, mask.count_ones(), 4);
         agent.backend_mut().queue(task);
     }
+    [1, 2, 3].into_iter().for_each(|cpu| agent.backend_mut().idle.set(Cpu(cpu), true));
     agent.turn();
-    let placed: Vec<_> = agent.backend().sent.iter().map(|d| d.cpu()).collect();
+    // Newcomers are spread: this is their order.
+    assert_eq!(agent.backend().pids(), [5, 2, 4, 1, 3]);
+    let mut placed: Vec<_> = agent.backend().sent.iter().map(|d| (d.id().pid.0, d.cpu())).collect();
+    placed.sort_unstable_by_key(|(pid, _)| *pid);
+    let placed: Vec<_> = placed.into_iter().map(|(_, cpu)| cpu).collect();
     assert_eq!(placed, cases.map(|c| c.2.map(Cpu)));
 }
 
@@ -212,4 +145,42 @@ fn endless_newcomers_do_not_starve_old_tasks() {
         assert!(share > 0.02, "an old task got {share:.4} of the time");
     }
     machine.check().unwrap();
+}
+
+#[test]
+fn nothing_is_allocated_after_the_start_whatever_is_asked_for() {
+    let (mut publisher, reader) = handover();
+    let mut agent = Agent::new(Script::new(2), Gthulhu::default().strategies(reader));
+    agent.turn();
+    let id = |n| StrategyId::new(n).unwrap();
+    let latency = Priority::new(Class::Latency(Level::new(3).unwrap()));
+    let mut allocations = 0;
+    for generation in 1..200u64 {
+        let now = generation * 10_000_000;
+        // More groups and strategies than there is room for.
+        let mut table = StrategyTable::builder(gthulhu_model::Generation(generation));
+        for n in 0..300 {
+            let target = Target::Cgroup(CgroupId(n));
+            table.add(Strategy { id: id(n), target, priority: latency, ttl: Ttl::default() }.lease(now));
+        }
+        publisher.publish(table.build());
+        for pid in 0..100i32 {
+            let mut task = Queued::new(TaskId { pid: Pid(pid), generation: Generation(generation) });
+            let number = generation * 100 + pid as u64;
+            (task.cgroup_id, task.cpu_cgroup_id, task.enqueued_at) = (number % 300, number, Nanos(now));
+            (task.started_at, task.stopped_at) = (Nanos(now - 5_000_000), Nanos(now - 1));
+            task.label = if pid % 3 == 0 { Label::Strategy(id(pid as u64)).pack() } else { 0 };
+            let (cgroup_id, parent) = (number, number / 2);
+            let note = Note::Cgroup { cgroup_id, parent, weight: 100 + pid as u32, limit: None };
+            agent.backend_mut().events.push_back(Event::Note(note));
+            agent.backend_mut().queue(task);
+        }
+        agent.backend_mut().sent = Vec::with_capacity(200);
+        let guard = Guard::new();
+        let turn = agent.turn();
+        allocations += guard.count();
+        drop(guard);
+        assert_eq!(turn.decisions, 100);
+    }
+    assert_eq!(allocations, 0);
 }

@@ -82,6 +82,7 @@ EXPORT void native_cpu(u32 cpu, u64 *out)
 	*out++ = cc->placed;
 	*out++ = cc->online;
 	*out++ = cc->turn;
+	*out++ = cc->deferred;
 	*out++ = cc->rescued_at;
 	*out++ = cc->overran_at;
 	*out++ = cc->kept;

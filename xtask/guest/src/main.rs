@@ -109,6 +109,15 @@ enum Cmd {
         #[arg(long, default_value_t = 10.0)]
         secs: f64,
     },
+    /// A server and a client over HTTP: how long each answer took
+    Health {
+        /// Time between two questions
+        #[arg(long, default_value_t = 1000)]
+        period_ms: u64,
+        /// For how long
+        #[arg(long, default_value_t = 10.0)]
+        secs: f64,
+    },
     /// Which scheduler is at work
     Scx,
     /// Check the daemon
@@ -178,6 +187,7 @@ fn run_load(load: Cmd) -> Result<Value> {
         Cmd::Crowd { sleepers, runners, secs: time } => load::crowd(sleepers, runners, secs(time)),
         Cmd::Squeeze { secs: time } => load::squeeze(secs(time)),
         Cmd::Hop { periodic, pairs, secs: time } => load::hop(periodic, pairs, secs(time)),
+        Cmd::Health { period_ms, secs: time } => load::health(Duration::from_millis(period_ms), secs(time)),
         Cmd::Scx => {
             let scx = Scx::read()?;
             Ok(json!({"state": scx.state, "ops": scx.ops, "enable_seq": scx.enable_seq}))

@@ -340,6 +340,10 @@ impl<S: Scheduler> Sim<S> {
         if let Some(before) = before.filter(|before| *before != task) {
             self.put_off(before);
         }
+        if self.host.linux.running(cpu) != Some(task) {
+            // Its first step was to wait.
+            return self.schedule(cpu);
+        }
         self.count_idle(cpu);
         if task == self.agent_task && self.agent_left.is_none() {
             self.begin_turn(cpu);

@@ -1,7 +1,9 @@
 //! The operations. See `core.bpf.c`, `tasks.h`, `cpus.h` and `calls.h`.
 
 use super::sides::{start_side, stop_side};
-use super::state::{AGENT_PROBE, AGENT_SLICE, CpuCtx, Custody, MS, Reference, TaskCtx, before, later_by};
+use super::state::{
+    AGENT_PROBE, AGENT_SLICE, CpuCtx, Custody, MS, PREEMPT_BURST, Reference, TaskCtx, before, later_by,
+};
 use crate::sim::core::{Core, ENQ_LAST, ENQ_WAKEUP, KICK_PREEMPT};
 use crate::sim::linux::{Dsq, Linux, Thread};
 use crate::sim::values::{Counters, Reason, Sabotage};
@@ -42,12 +44,12 @@ impl Reference {
                 return;
             }
         }
-        if later_by(now, self.agent_ran_at, self.settings.preempt)
-            && later_by(now, self.preempt_at, self.settings.preempt)
+        let paid = if before(self.preempt_at, now) { now } else { self.preempt_at };
+        if paid - now <= (PREEMPT_BURST - 1) * self.settings.preempt
             && self.cpu_usable(cpu)
             && self.may_kick(linux)
         {
-            self.preempt_at = now;
+            self.preempt_at = paid + self.settings.preempt;
             self.kick_busy(linux, cpu);
         }
     }
@@ -278,6 +280,19 @@ impl Core for Reference {
             self.agent_queued = linux.nr_queued(Dsq::Agent) > 0;
             return;
         }
+        if let Some(prev) = prev
+            && !degraded
+            && self.agent_cpu.is_some()
+            && !self.cpu(cpu).deferred
+            && !self.cpu(cpu).pinned
+            && linux.nr_queued(Dsq::Core) == 0
+            && self.competes(linux, cpu, prev)
+            && !self.runs_dry(linux, prev, now, false)
+        {
+            self.cpu_mut(cpu).deferred = true;
+            linux.set_slice(prev, self.settings.slice_min);
+            return;
+        }
         if self.take_work(linux, cpu, now, degraded, prev.is_some()) {
             return;
         }
@@ -292,6 +307,7 @@ impl Core for Reference {
     fn running(&mut self, linux: &mut Linux, task: Thread) {
         let now = linux.now();
         start_side(self.cpu_mut(linux.this_cpu()), now);
+        self.cpu_mut(linux.this_cpu()).deferred = false;
         if self.is_agent(linux, task) {
             self.agent_cpu = Some(linux.task(task).cpu);
             self.agent_last_cpu = self.agent_cpu;

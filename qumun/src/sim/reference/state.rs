@@ -15,6 +15,8 @@ pub(super) const LAG: u64 = 20 * MS;
 /// And how far ahead of it a task may be queued.
 pub(super) const AHEAD: u64 = 100 * MS;
 pub(super) const AGENT_SLICE: u64 = 4 * MS;
+/// Slices cut for the agent in a row.
+pub(super) const PREEMPT_BURST: u64 = 4;
 /// While degraded: one bounded turn of the agent in this time.
 pub(super) const AGENT_PROBE: u64 = 10 * MS;
 /// Both sides' queues are looked at this often on each CPU.
@@ -44,7 +46,7 @@ pub struct Settings {
     pub slice_max: u64,
     /// D: with an event undecided for longer than this, the core takes over.
     pub late: u64,
-    /// A running slice is cut for an agent that had no turn for so long.
+    /// Running slices are cut for the agent once in this time, and a few times in a row.
     pub preempt: u64,
     /// No run is longer than this while others wait; 0: no limit but the slice.
     pub max_run: u64,
@@ -152,6 +154,7 @@ pub(super) struct CpuCtx {
     pub(super) placed: bool,
     pub(super) online: bool,
     pub(super) turn: u32,
+    pub(super) deferred: bool,
     pub(super) rescued_at: u64,
     pub(super) overran_at: u64,
     /// Decisions that came before their task: the kept part of `struct batch`.
@@ -453,7 +456,13 @@ impl Reference {
         let mut words = [c.served_at, c.clock].concat();
         words.extend([c.charged_at, c.side as u64, c.side_n, c.next_side as u64, c.next_n, c.sample]);
         words.extend([c.pinned, c.placed, c.online].map(u64::from));
-        words.extend([u64::from(c.turn), c.rescued_at, c.overran_at, c.kept.len() as u64]);
+        words.extend([
+            u64::from(c.turn),
+            u64::from(c.deferred),
+            c.rescued_at,
+            c.overran_at,
+            c.kept.len() as u64,
+        ]);
         words
     }
 

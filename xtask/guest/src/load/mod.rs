@@ -3,6 +3,7 @@
 mod affinity;
 mod beat;
 mod crowd;
+mod health;
 mod hogs;
 mod hop;
 mod pipe;
@@ -13,6 +14,7 @@ mod wake;
 pub use affinity::{Hammer, affinity};
 pub use beat::{Beat, beat, longest_gap};
 pub use crowd::crowd;
+pub use health::health;
 pub use hogs::{hogs, spin};
 pub use hop::hop;
 pub use pipe::pipe;

@@ -7,10 +7,14 @@ use crate::stats::Random;
 use crate::{Context, Result, sys};
 use std::fs;
 use std::path::PathBuf;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 const ROOT: &str = "/sys/fs/cgroup";
 const GROUPS: usize = 6;
+/// How far from what its weight says a group's share may be, and for how long that is measured.
+const TOLERANCE: f64 = 0.03;
+const WINDOW: Duration = Duration::from_secs(10);
 const PAUSE: Duration = Duration::from_millis(5);
 
 pub(super) fn run(checks: &mut Checks, time: Duration) -> Result<()> {
@@ -29,8 +33,55 @@ pub(super) fn run(checks: &mut Checks, time: Duration) -> Result<()> {
         scene.healthy()?;
         Ok(text)
     });
+    // How many busy threads there are in the group of weight 100, and in that of 300.
+    for (name, light, heavy) in
+        [("cgroups.shares_2_2", 2, 2), ("cgroups.shares_6_2", 6, 2), ("cgroups.shares_2_6", 2, 6)]
+    {
+        checks.check(name, || shares(light, heavy));
+    }
     scene.end(checks, GAP.max(2 * own));
     Ok(())
+}
+
+/// Busy threads in two cgroups: each group has what its weight says.
+fn shares(light: usize, heavy: usize) -> Result<String> {
+    let groups = [Own::new("share-100", 100)?, Own::new("share-300", 300)?];
+    let secs = WINDOW.as_secs().to_string();
+    let mut races = Vec::new();
+    for (group, count) in groups.iter().zip([light, heavy]) {
+        // What it starts is where it is.
+        let script = format!(
+            "echo $$ > {}/cgroup.procs; exec lab-guest race hogs:{count} --secs {secs}",
+            group.0.display()
+        );
+        races.push(Background::spawn(Command::new("sh").args(["-c", &script]).stdout(Stdio::piped()))?);
+    }
+    let mut got = Vec::new();
+    for (race, weight) in races.into_iter().zip([100.0, 300.0]) {
+        let figures = race.figures(WINDOW * 4)?;
+        got.push((super::fair::cpu_ms(&figures, "hogs")?.iter().sum(), weight));
+    }
+    super::fair::within(&got, TOLERANCE)
+}
+
+/// A cgroup with a weight, gone when dropped.
+struct Own(PathBuf);
+
+impl Own {
+    fn new(name: &str, weight: u32) -> Result<Self> {
+        let path = PathBuf::from(format!("{ROOT}/{name}"));
+        fs::create_dir(&path).cannot("make a cgroup")?;
+        let own = Self(path);
+        fs::write(own.0.join("cpu.weight"), weight.to_string()).cannot("weight a cgroup")?;
+        Ok(own)
+    }
+}
+
+impl Drop for Own {
+    fn drop(&mut self) {
+        let gone = || Ok((empty(&self.0).is_ok() && fs::remove_dir(&self.0).is_ok()).then_some(()));
+        let _ = crate::process::wait_for("end of a cgroup", Duration::from_secs(2), gone);
+    }
 }
 
 fn churn(time: Duration) -> Result<Churn> {

@@ -1,0 +1,67 @@
+//! Who waits for events is found without being told, in simulated time.
+
+mod world;
+
+use gthulhu_plugin_gthulhu::Gthulhu;
+use qumun::Nanos;
+use qumun::sim::{Spec, Step, Workload};
+use world::{hog, ms, ran, run, setups, us};
+
+#[test]
+fn a_sleeper_among_hogs_runs_when_it_wakes() {
+    for setup in setups() {
+        let mut work = Workload::new();
+        let hogs = work.group("hogs", 8, Spec::default(), hog());
+        let timer =
+            work.group("timer", 1, Spec::default(), vec![Step::Every(ms(2)), Step::Run(us(20).into())]);
+        let sim = run(setup, &work, Gthulhu::default(), ms(20_000));
+        let waits = &sim.group(timer)[0].wake_to_run;
+        println!("p50 {} p99 {} max {}", waits.quantile(0.5), waits.quantile(0.99), waits.max());
+        let total = ran(&sim.group(hogs)) / 40.0;
+        assert!(waits.quantile(0.99) < us(890), "p99 {}", waits.quantile(0.99));
+        assert!(total > 0.95, "hogs have {total:.3}");
+    }
+}
+
+#[test]
+fn a_request_that_computes_a_little_is_ahead_of_those_who_only_compute() {
+    for setup in setups() {
+        let mut work = Workload::new();
+        work.group("hogs", 8, Spec::default(), hog());
+        let steps = vec![Step::Sleep(ms(40).into()), Step::Run(ms(5).into())];
+        let server = work.group("server", 1, Spec::default(), steps);
+        let sim = run(setup.clone(), &work, Gthulhu::default(), ms(20_000));
+        let waits = &sim.group(server)[0].wake_to_run;
+        assert!(waits.quantile(0.95) <= setup.tick + ms(1), "{}", waits.quantile(0.95));
+    }
+}
+
+#[test]
+fn sleeping_for_a_moment_is_worth_nothing() {
+    for setup in setups() {
+        let mut work = Workload::new();
+        let hogs = work.group("hogs", 4, Spec::default(), hog());
+        let steps = vec![Step::Run(ms(4).into()), Step::Sleep(us(50).into())];
+        let cheats = work.group("cheats", 4, Spec::default(), steps);
+        let sim = run(setup, &work, Gthulhu::default(), ms(20_000));
+        let [h, c] = [hogs, cheats].map(|g| ran(&sim.group(g)) / 40.0);
+        assert!((c / h) < 1.1, "cheats {c:.3}, hogs {h:.3}");
+        let longest = sim.group(hogs).iter().map(|t| t.longest_wait).max().unwrap_or(Nanos::ZERO);
+        assert!(longest < ms(150), "{longest}");
+    }
+}
+
+#[test]
+fn who_is_interactive_gets_no_more_than_its_share_in_the_end() {
+    for setup in setups() {
+        let mut work = Workload::new();
+        let hogs = work.group("hogs", 4, Spec::default(), hog());
+        // They sleep as long as they run: among eight that would be twice what is theirs.
+        let steps = vec![Step::Run(ms(10).into()), Step::Sleep(ms(11).into())];
+        work.group("greedy", 4, Spec::default(), steps);
+        let sim = run(setup, &work, Gthulhu::default(), ms(20_000));
+        let share = ran(&sim.group(hogs)) / 40.0;
+        let longest = sim.group(hogs).iter().map(|t| t.longest_wait).max().unwrap_or(Nanos::ZERO);
+        assert!(share > 0.45 && longest < ms(300), "hogs {share:.3}, {longest}");
+    }
+}
