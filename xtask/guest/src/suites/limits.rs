@@ -15,6 +15,8 @@ use std::time::Duration;
 const ROOT: &str = "/sys/fs/cgroup";
 /// Of a CPU, either way.
 const EXACT: f64 = 0.03;
+/// CPUs of two hogs without a limit, of two: the heart that beats forks, and that takes time where it is emulated.
+const FREE: f64 = 0.8;
 /// A limit shows over some periods; ten seconds are a hundred.
 const WINDOW: Duration = Duration::from_secs(10);
 /// What was queued before the limit was set may still run.
@@ -205,7 +207,7 @@ fn changed() -> Result<String> {
     sys::sleep(Duration::from_millis(100));
     let again = cgroup.cpus(Duration::from_secs(2))?;
     let text = format!("{free:.2} CPUs without, {quarter}, {again:.2} without again");
-    ensure(free > 1.2 && again > 1.2, || text.clone())?;
+    ensure(free > FREE && again > FREE, || text.clone())?;
     Ok(text)
 }
 
@@ -226,7 +228,7 @@ fn moved() -> Result<String> {
     let out = free.cpus(Duration::from_secs(2))?;
     let text = format!("{used} us, then {held:.3} CPUs inside, {out:.2} after they were moved out");
     // Two hogs, each a tick or two.
-    ensure(used < 60_000 && held < 0.05 && out > 1.2, || text.clone())?;
+    ensure(used < 60_000 && held < 0.05 && out > FREE, || text.clone())?;
     drop(free);
     Ok(text)
 }
@@ -253,6 +255,8 @@ fn tiny(scene: &Scene, time: Duration) -> Result<String> {
     let before = scene.healthy()?;
     let mut tiny = Cgroup::at_root("tiny", "1000 1000000")?;
     tiny.hogs(20)?;
+    // They begin in the kernel, where they are left alone for a while.
+    sys::sleep(SETTLE);
     let (start, mut got) = (sys::now_ns(), Vec::new());
     while sys::now_ns() - start < time.as_nanos() as u64 {
         got.push(tiny.cpus(Duration::from_secs(3))?);
@@ -279,7 +283,7 @@ fn left_behind(checks: &mut Checks) -> Result<()> {
         cgroup.limit("max")?;
         sys::sleep(Duration::from_millis(500));
         let got = cgroup.cpus(Duration::from_secs(2))?;
-        ensure(got > 1.2, || format!("{got:.2} CPUs after the end"))?;
+        ensure(got > FREE, || format!("{got:.2} CPUs after the end"))?;
         Ok(format!("{text}; {}; {got:.2} CPUs after the end", balanced(&outcome.report)?))
     });
     Ok(())
