@@ -110,7 +110,7 @@ OPS3(s32, pick_cpu, struct task_struct *, p, s32, prev_cpu, u64, wake_flags)
 	if (!OPTION(BUILTIN_IDLE) || !HAS(scx_bpf_select_cpu_dfl) || p->pid == view.agent_pid)
 		return prev_cpu;
 	t = task_ctx(p);
-	if (t && is_dry(p, t, now_ns()))
+	if (t && t->safe && is_dry(p, t, now_ns()))
 		return prev_cpu;
 	cpu = scx_bpf_select_cpu_dfl(p, prev_cpu, wake_flags, &idle);
 	if (!idle || !cpu_usable(cpu) || !t)
@@ -269,7 +269,7 @@ OPS2(void, dispatch, s32, cpu, struct task_struct *, prev)
 	if (take_work(cpu, now, degraded, goes_on))
 		return;
 	/* With nothing left in its cgroup it does not: the kernel queues it, and there it is held back. */
-	if (goes_on && !runs_dry(prev, now, false)) {
+	if (goes_on && !runs_dry(prev, now)) {
 		count()->kept++;
 		set_slice(prev, config.slice_ns);
 	}
@@ -313,8 +313,8 @@ OPS1(void, running, struct task_struct *, p)
 	t->started_at = now;
 	if (before(core.vnow, t->vtime))
 		core.vnow = t->vtime;
-	/* It was queued before its cgroup had used up its limit. An end of its slice would be seen at the next tick only. */
-	if (is_dry(p, t, now)) {
+	/* An end of its slice would be seen at the next tick only. */
+	if (starts_dry(p, t, now)) {
 		set_slice(p, 0);
 		if (may_kick())
 			scx_bpf_kick_cpu(this_cpu(), SCX_KICK_PREEMPT);
@@ -343,10 +343,7 @@ OPS2(void, stopping, struct task_struct *, p, bool, runnable)
 	t->stopped_at = now;
 	t->exec_runtime += ran;
 	t->vtime += ran * 100 / (weight ? weight : 1);
-	if (LIMITS && READ_ONCE(view.nr_limits)) {
-		charge(t, now);
-		t->pass = 0;
-	}
+	stop_charged(p, t, runnable, now);
 }
 
 /*
@@ -379,7 +376,7 @@ OPS1(void, tick, struct task_struct *, p)
 	if (p->pid == view.agent_pid)
 		return;
 	now = now_ns();
-	if (runs_dry(p, now, true))
+	if (ticks_dry(p, now))
 		set_slice(p, 0);
 	if (latch_check(now)) {
 		/* Just degraded: whoever is parked has waited long enough. */

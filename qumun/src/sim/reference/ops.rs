@@ -129,6 +129,7 @@ impl Core for Reference {
             // The clock makes generations unique across the reuse of a pid.
             generation: linux.now() << 2 >> 2,
             reclaim: linux.task(task).kthread && is_reclaim,
+            safe: parent.is_some(),
             ..TaskCtx::default()
         };
         if self.settings.limits || self.events.contains(Events::CGROUPS) {
@@ -176,7 +177,7 @@ impl Core for Reference {
         if !self.settings.builtin_idle || self.is_agent(linux, task) {
             return prev;
         }
-        if self.is_dry(linux, task, linux.now()) {
+        if self.ctx(task).safe && self.is_dry(linux, task, linux.now()) {
             return prev;
         }
         let Some(cpu) = linux.claim_near(task, prev) else { return prev };
@@ -297,7 +298,7 @@ impl Core for Reference {
             return;
         }
         if let Some(prev) = prev
-            && !self.runs_dry(linux, prev, now, false)
+            && !self.runs_dry(linux, prev, now)
         {
             self.counters.kept += 1;
             linux.set_slice(prev, self.settings.slice);
@@ -333,7 +334,7 @@ impl Core for Reference {
         if before(self.vnow, vtime) {
             self.vnow = vtime;
         }
-        if self.is_dry(linux, task, now) {
+        if self.starts_dry(linux, task, now) {
             linux.set_slice(task, 0);
             if self.may_kick(linux) {
                 linux.kick(linux.this_cpu(), KICK_PREEMPT);
@@ -341,7 +342,7 @@ impl Core for Reference {
         }
     }
 
-    fn stopping(&mut self, linux: &mut Linux, task: Thread, _runnable: bool) {
+    fn stopping(&mut self, linux: &mut Linux, task: Thread, runnable: bool) {
         let now = linux.now();
         stop_side(self.cpu_mut(linux.this_cpu()), now);
         if self.is_agent(linux, task) {
@@ -358,7 +359,7 @@ impl Core for Reference {
         t.stopped_at = now;
         t.exec_runtime = t.exec_runtime.wrapping_add(ran);
         t.vtime = t.vtime.wrapping_add(ran.wrapping_mul(100) / if weight == 0 { 1 } else { weight });
-        self.charge_last(task, now);
+        self.stop_charged(linux, task, runnable, now);
     }
 
     fn tick(&mut self, linux: &mut Linux, task: Thread) {
@@ -366,7 +367,7 @@ impl Core for Reference {
             return;
         }
         let now = linux.now();
-        if self.runs_dry(linux, task, now, true) {
+        if self.ticks_dry(linux, task, now) {
             linux.set_slice(task, 0);
         }
         if self.latch_check(linux, now) {

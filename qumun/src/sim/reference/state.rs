@@ -111,6 +111,8 @@ pub(super) struct TaskCtx {
     pub(super) charged_at: u64,
     pub(super) group: u32,
     pub(super) pass: bool,
+    pub(super) safe: bool,
+    pub(super) dry_ticks: u8,
 }
 
 /// `struct qm_cgroup`.
@@ -486,6 +488,8 @@ impl Reference {
             t.charged_at,
             u64::from(t.group),
             u64::from(t.pass),
+            u64::from(t.safe),
+            u64::from(t.dry_ticks),
         ]
     }
 
