@@ -261,7 +261,7 @@ OPS2(void, dispatch, s32, cpu, struct task_struct *, prev)
 	 * first, whatever the order says. So the task goes on until the next interrupt, once.
 	 */
 	if (!degraded && goes_on && core.agent_cpu >= 0 && !cc->deferred && !READ_ONCE(cc->pinned) &&
-	    scx_bpf_dsq_nr_queued(DSQ_CORE) <= 0 && competes(cc, prev) && !runs_dry(prev, now, false)) {
+	    scx_bpf_dsq_nr_queued(DSQ_CORE) <= 0 && competes(cc, prev) && !runs_dry(prev, now)) {
 		cc->deferred = 1;
 		set_slice(prev, config.slice_min_ns);
 		return;

@@ -288,7 +288,7 @@ impl Core for Reference {
             && !self.cpu(cpu).pinned
             && linux.nr_queued(Dsq::Core) == 0
             && self.competes(linux, cpu, prev)
-            && !self.runs_dry(linux, prev, now, false)
+            && !self.runs_dry(linux, prev, now)
         {
             self.cpu_mut(cpu).deferred = true;
             linux.set_slice(prev, self.settings.slice_min);
