@@ -32,6 +32,23 @@ static __always_inline u32 slot_of(struct cgroup *cgrp)
 	return c ? c->slot & (QM_MAX_CGROUPS - 1) : 0;
 }
 
+/* The same by its id, of which verifiers take the pointer in init_task's arguments for nothing more than the way to it.
+ * @like is the slot where it most likely is: that of the task which forks. */
+static __always_inline u32 slot_by_id(u64 id, u32 like)
+{
+	struct cgroup *cgrp;
+	u32 slot;
+
+	if (shown(like)->id == id)
+		return like;
+	cgrp = bpf_cgroup_from_id(id);
+	if (!cgrp)
+		return 0;
+	slot = slot_of(cgrp);
+	bpf_cgroup_release(cgrp);
+	return slot;
+}
+
 /* The first free slot; 0: there is none. */
 static __always_inline u32 free_slot(void)
 {

@@ -110,7 +110,7 @@ OPS3(s32, pick_cpu, struct task_struct *, p, s32, prev_cpu, u64, wake_flags)
 	if (!OPTION(BUILTIN_IDLE) || !HAS(scx_bpf_select_cpu_dfl) || p->pid == view.agent_pid)
 		return prev_cpu;
 	t = task_ctx(p);
-	if (t && is_dry(p, t, now_ns()))
+	if (t && t->safe && is_dry(p, t, now_ns()))
 		return prev_cpu;
 	cpu = scx_bpf_select_cpu_dfl(p, prev_cpu, wake_flags, &idle);
 	if (!idle || !cpu_usable(cpu) || !t)
@@ -147,6 +147,26 @@ static __always_inline void enqueue_core(struct task_struct *p, struct task_ctx 
 	kick_for(p, cpu);
 }
 
+/*
+ * A task that may run here only has woken up, and the CPU is busy. No agent is asked about it, so nothing else would cut
+ * the slice of whoever runs: it would wait for that slice's end each time, however little it runs. If it has credit for
+ * having slept, it comes next; as often as slices are cut for the agent, on each CPU.
+ */
+static __always_inline void urge(struct cpu_ctx *cc, struct task_ctx *t, s32 cpu, u64 now)
+{
+	u64 cut = READ_ONCE(cc->cut_at), paid = before(cut, now) ? now : cut;
+
+	if (!before(t->vtime, READ_ONCE(core.vnow) - LAG_NS / 2) || paid - now > (PREEMPT_BURST - 1) * config.preempt_ns)
+		return;
+	WRITE_ONCE(cc->cut_at, paid + config.preempt_ns);
+	WRITE_ONCE(cc->urgent, 1);
+	/* The agent's turn is short, and others come first after it. */
+	if (READ_ONCE(core.agent_cpu) == cpu || !may_kick())
+		return;
+	count()->preempts++;
+	scx_bpf_kick_cpu(cpu, SCX_KICK_PREEMPT);
+}
+
 /* Tasks for which only this CPU is possible. They are never parked: if the CPU goes offline or the
  * agent dies, nobody else could take them. */
 static __always_inline void enqueue_pinned(struct task_struct *p, struct task_ctx *t, s32 cpu, u64 flags, u64 now)
@@ -160,7 +180,8 @@ static __always_inline void enqueue_pinned(struct task_struct *p, struct task_ct
 	WRITE_ONCE(cc->pinned, 1);
 	t->placed_at = now;
 	dsq_insert_vtime(p, DSQ_PINNED(cpu), own_slice(t), settle_vtime(t), flags);
-	kick_if_idle(cpu);
+	if (!kick_if_idle(cpu) && (flags & SCX_ENQ_WAKEUP))
+		urge(cc, t, cpu, now);
 }
 
 OPS2(void, enqueue, struct task_struct *, p, u64, flags)
@@ -241,6 +262,8 @@ OPS2(void, dispatch, s32, cpu, struct task_struct *, prev)
 	}
 	if (rescue(cpu, now))
 		return;
+	if (READ_ONCE(cc->urgent) && take_urgent(cpu, now))
+		return;
 	if (prev_is_agent) {
 		/* Others first, so that the agent never has a CPU twice in a row while work waits there. */
 		if (take_work(cpu, now, degraded, false))
@@ -260,7 +283,7 @@ OPS2(void, dispatch, s32, cpu, struct task_struct *, prev)
 	 * first, whatever the order says. So the task goes on until the next interrupt, once.
 	 */
 	if (!degraded && goes_on && core.agent_cpu >= 0 && !cc->deferred && !READ_ONCE(cc->pinned) &&
-	    scx_bpf_dsq_nr_queued(DSQ_CORE) <= 0 && competes(cc, prev) && !runs_dry(prev, now, false)) {
+	    scx_bpf_dsq_nr_queued(DSQ_CORE) <= 0 && competes(cc, prev) && !runs_dry(prev, now)) {
 		cc->deferred = 1;
 		set_slice(prev, config.slice_min_ns);
 		return;
@@ -268,7 +291,7 @@ OPS2(void, dispatch, s32, cpu, struct task_struct *, prev)
 	if (take_work(cpu, now, degraded, goes_on))
 		return;
 	/* With nothing left in its cgroup it does not: the kernel queues it, and there it is held back. */
-	if (goes_on && !runs_dry(prev, now, false)) {
+	if (goes_on && !runs_dry(prev, now)) {
 		count()->kept++;
 		set_slice(prev, config.slice_ns);
 	}
@@ -312,8 +335,8 @@ OPS1(void, running, struct task_struct *, p)
 	t->started_at = now;
 	if (before(core.vnow, t->vtime))
 		core.vnow = t->vtime;
-	/* It was queued before its cgroup had used up its limit. An end of its slice would be seen at the next tick only. */
-	if (is_dry(p, t, now)) {
+	/* An end of its slice would be seen at the next tick only. */
+	if (starts_dry(p, t, now)) {
 		set_slice(p, 0);
 		if (may_kick())
 			scx_bpf_kick_cpu(this_cpu(), SCX_KICK_PREEMPT);
@@ -342,10 +365,7 @@ OPS2(void, stopping, struct task_struct *, p, bool, runnable)
 	t->stopped_at = now;
 	t->exec_runtime += ran;
 	t->vtime += ran * 100 / (weight ? weight : 1);
-	if (LIMITS && READ_ONCE(view.nr_limits)) {
-		charge(t, now);
-		t->pass = 0;
-	}
+	stop_charged(p, t, runnable, now);
 }
 
 /*
@@ -378,7 +398,7 @@ OPS1(void, tick, struct task_struct *, p)
 	if (p->pid == view.agent_pid)
 		return;
 	now = now_ns();
-	if (runs_dry(p, now, true))
+	if (ticks_dry(p, now))
 		set_slice(p, 0);
 	if (latch_check(now)) {
 		/* Just degraded: whoever is parked has waited long enough. */

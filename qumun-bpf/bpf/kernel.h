@@ -63,6 +63,8 @@ static u64 (*bpf_ringbuf_query)(void *map, u64 flags) = (void *)134;
 static void *(*bpf_task_storage_get)(void *map, struct task_struct *p, void *value,
 				     u64 flags) = (void *)156;
 static struct task_struct *(*bpf_get_current_task_btf)(void) = (void *)158;
+static void *(*bpf_this_cpu_ptr)(const void *percpu) = (void *)154;
+static void *(*bpf_task_pt_regs)(struct task_struct *p) = (void *)175;
 static long (*bpf_timer_init)(struct bpf_timer *t, void *map, u64 flags) = (void *)169;
 static long (*bpf_timer_set_callback)(struct bpf_timer *t, void *fn) = (void *)170;
 static long (*bpf_timer_start)(struct bpf_timer *t, u64 ns, u64 flags) = (void *)171;
@@ -93,6 +95,7 @@ struct sched_ext_entity {
 	u64 tid;
 } CORE;
 struct task_struct {
+	unsigned int __state;
 	u32 flags;
 	s32 prio;
 	s32 pid;
@@ -148,6 +151,7 @@ struct bpf_iter_scx_dsq {
 #define SCX_KICK_PREEMPT 2ULL
 #define SCX_TASK_QUEUED 1U
 #define SCX_DSQ_ITER_REV 0x10000ULL
+#define TASK_UNINTERRUPTIBLE 2
 #define PF_EXITING 0x00000004
 #define PF_KTHREAD 0x00200000
 #define MAX_RT_PRIO 100

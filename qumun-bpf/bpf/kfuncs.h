@@ -78,11 +78,27 @@ extern s32 __scx_bpf_select_cpu_and(struct task_struct *p, const struct cpumask 
 				    struct scx_bpf_select_cpu_and_args *args) KFUNC;
 extern s32 scx_bpf_select_cpu_and(struct task_struct *p, s32 prev_cpu, u64 wake_flags,
 				  const struct cpumask *cpus_allowed, u64 flags) KFUNC;
+extern struct cgroup *bpf_cgroup_from_id(u64 id) KFUNC;
 extern struct cgroup *bpf_cgroup_ancestor(struct cgroup *cgrp, int level) KFUNC;
 extern void bpf_cgroup_release(struct cgroup *cgrp) KFUNC;
 extern void scx_bpf_dump_bstr(char *fmt, unsigned long long *data, u32 data__sz) __ksym;
 extern u32 scx_bpf_reenqueue_local(void) KFUNC;
 extern void scx_bpf_reenqueue_local___v2___q(void) KFUNC;
+
+/* Registers of what the interrupt at work on this CPU has interrupted (include/asm-generic/irq_regs.h). */
+struct pt_regs {
+	u64 first;
+};
+extern struct pt_regs *__irq_regs KFUNC;
+
+/*
+ * Was this task, the current one, interrupted while it was in user space? Its registers are then where the kernel keeps
+ * those of user space, on every processor. True where the kernel does not say.
+ */
+static __always_inline bool was_in_user_space(struct task_struct *p)
+{
+	return !HAS(&__irq_regs) || *(u64 *)bpf_this_cpu_ptr(&__irq_regs) == (u64)bpf_task_pt_regs(p);
+}
 
 /* A bounded loop that the verifier checks once, not once per round (open-coded iterator, 6.4). */
 #define FOR(i, n)                                                                                  \

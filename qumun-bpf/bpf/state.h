@@ -44,6 +44,7 @@
 #define LIMIT_WAIT_NS (2000 * MS) /* whoever waits for longer is let out: the kernel's watchdog allows 5 s */
 #define LIMIT_CARRY_NS (20 * MS)  /* what comes in this time and is not used is not lost: our clocks are coarse */
 #define LIMIT_DEBT_NS (10000 * MS) /* and no debt is larger than what comes in this time */
+#define LIMIT_KERNEL_TICKS 25 /* that a task gets for its way out of the kernel */
 #define RELEASE_EVERY_NS MS
 #define RELEASE_GROUPS 64 /* looked at in one pass */
 #define RELEASE_TASKS 64  /* let out of one group in one pass */
@@ -106,7 +107,9 @@ struct task_ctx {
 	u8 sampled;
 	u8 reclaim; /* kswapd and its kind: the agent's memory may depend on it */
 	u8 pass; /* let out although its cgroup has used up its limit */
-	u8 pad[5];
+	u8 safe; /* it holds nothing that others may wait for: it may be held back */
+	u8 dry_ticks; /* ticks in the kernel since its cgroup had nothing left */
+	u8 pad[3];
 };
 
 struct {
@@ -166,6 +169,8 @@ struct cpu_ctx {
 	u32 online;
 	u32 taken; /* by a realtime or deadline task */
 	u32 turn; /* which of the agent's queues goes first */
+	u32 urgent; /* the first of DSQ_PINNED comes next */
+	u64 cut_at; /* when all slices that were cut for it are paid for */
 	u32 deferred; /* the task that runs here goes on because the agent was at work elsewhere */
 	u32 kept; /* decisions in this CPU's batch that came before their task */
 	u32 batch; /* how many decisions are in it */
@@ -198,6 +203,7 @@ struct core_state {
 	u64 released_at;  /* when tasks were looked for that limits hold back */
 	u32 held;	  /* there may be some */
 	u32 release_word; /* of held[], where that goes on */
+	u32 release_seen; /* cgroups looked at in this pass */
 	u64 printed_at;
 	s64 undecided[BUCKETS];
 };

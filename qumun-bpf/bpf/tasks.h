@@ -41,13 +41,14 @@ int qumun_init_task(u64 *ctx)
 		t->reclaim = !__builtin_memcmp(comm, "kswapd", 6) || !__builtin_memcmp(comm, "kcompactd", 9) ||
 			     !__builtin_memcmp(comm, "khugepaged", 10);
 	}
+	parent = bpf_get_current_task_btf();
+	from = bpf_task_storage_get(&qm_tasks, parent, NULL, 0);
 	if ((LIMITS || SUBSCRIBED(QM_EVENT_CGROUPS)) && FIELD_HAS(args->cgroup))
-		t->group = slot_of(args->cgroup);
+		t->group = slot_by_id(args->cgroup->kn->id, from ? from->group : 0);
+	t->safe = args->fork;
 	if (!args->fork)
 		return 0;
 	/* Threads and processes get what was set for their parent here, before they can run. */
-	parent = bpf_get_current_task_btf();
-	from = bpf_task_storage_get(&qm_tasks, parent, NULL, 0);
 	if (from && (from->label || from->slice_ns)) {
 		t->label = from->label;
 		t->slice_ns = from->slice_ns;

@@ -30,6 +30,7 @@ pub(crate) struct CoreOptions {
     pub(crate) kernel_idle: bool,
     pub(crate) keep_local: bool,
     pub(crate) early_kthreads: bool,
+    pub(crate) limits: bool,
     pub(crate) max_run: Nanos,
     pub(crate) stall_timeout: Nanos,
     pub(crate) late_after: Nanos,
@@ -45,6 +46,7 @@ impl Default for CoreOptions {
             kernel_idle: false,
             keep_local: false,
             early_kthreads: false,
+            limits: true,
             max_run: Nanos::from_millis(500),
             stall_timeout: Nanos::from_millis(5_000),
             late_after: Nanos::from_millis(30),
@@ -162,6 +164,13 @@ impl Builder {
     /// that may use one CPU only never wait for a policy.)
     pub fn early_kthreads(mut self, on: bool) -> Self {
         self.core.early_kthreads = on;
+        self
+    }
+
+    /// Enforces `cpu.max` of cgroups; on unless told, and then without effect before Linux 6.17, which does not tell
+    /// schedulers (`Loaded::enforces_limits` of the core knows).
+    pub fn limits(mut self, on: bool) -> Self {
+        self.core.limits = on;
         self
     }
 

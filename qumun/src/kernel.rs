@@ -66,6 +66,7 @@ impl Builder {
         options.switches.kernel_idle = self.core.kernel_idle;
         options.switches.keep_local = self.core.keep_local;
         options.switches.early_kthreads = self.core.early_kthreads;
+        options.switches.no_limits = !self.core.limits;
         options.config.heartbeat_ns = self.core.heartbeat.as_u64();
         options.config.max_run_ns = self.core.max_run.as_u64();
         Ok(Loaded { inner: loader::load(&options)?, builder: self })

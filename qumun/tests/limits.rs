@@ -1,7 +1,10 @@
 //! Limits of cgroups in simulated time, and what a policy hears of cgroups.
 
-use qumun::sim::{Group, Limit, Machine, Setup, Sim, Span, Spec, Step, Workload};
-use qumun::{Context, Cpu, Events, Nanos, Note, Queued, Scheduler, Topology, Verdict};
+use qumun::sim::{
+    Dsq, Group, Host, Limit, Linux, Machine, Place, Reference, Settings, Setup, Sim, Span, Spec, Step,
+    Thread, Workload,
+};
+use qumun::{Context, Cpu, CpuSet, Events, Nanos, Note, Queued, Scheduler, Topology, Verdict};
 
 /// Who ran least.
 struct Fair;
@@ -298,4 +301,60 @@ fn the_simulation_tells_cgroups_before_their_tasks() {
     assert_eq!(heard[1], format!("{outer} in 1 weight 200 limit {:?}", Some((ms(50), ms(100)))));
     assert_eq!(heard[2], format!("{inner} in {outer} weight 300 limit None"));
     assert!(heard[3..].iter().all(|line| *line == format!("task in {inner} weight 300")), "{heard:?}");
+}
+
+/// A machine of one CPU, moved by hand, and a task on it whose cgroup has a millisecond in a second.
+fn held_by_hand() -> (Host<Reference>, Thread) {
+    let linux = Linux::new(Topology::flat(1), 64, 64);
+    let mut host = Host::new(linux, Reference::new(Settings::default()));
+    assert!(host.make_cgroup(2, 1, 100) && host.set_cgroup_limit(2, part(1, 1_000)));
+    let task = host.spawn(&in_cgroup(2), CpuSet::ALL, None);
+    host.wake(task, None);
+    assert_eq!(host.schedule(Cpu(0)), Some(task));
+    (host, task)
+}
+
+fn is_held(host: &Host<Reference>, task: Thread) -> bool {
+    matches!(host.linux.task(task).place, Place::Queue(Dsq::Throttled(_)))
+}
+
+/// A tick, 4 ms after the one before. Is the run over?
+fn tick(host: &mut Host<Reference>) -> bool {
+    let now = host.linux.now();
+    host.set_now(Nanos(now) + ms(4));
+    host.tick(Cpu(0), 1_000_000)
+}
+
+#[test]
+fn a_task_in_the_kernel_has_time_to_come_out() {
+    let (mut host, task) = held_by_hand();
+    host.linux.in_kernel = true;
+    assert!((0..20).all(|_| !tick(&mut host)));
+    // Nor does an end of its slice hold it back: it goes on.
+    host.linux.set_slice(task, 0);
+    assert_eq!(host.schedule(Cpu(0)), Some(task));
+    host.linux.in_kernel = false;
+    assert!(tick(&mut host));
+    assert_eq!(host.schedule(Cpu(0)), None);
+    assert!(is_held(&host, task));
+    // One that never comes out is held back, too.
+    let (mut host, task) = held_by_hand();
+    host.linux.in_kernel = true;
+    let ticks = (1..100).find(|_| tick(&mut host));
+    assert_eq!(ticks, Some(26));
+    host.schedule(Cpu(0));
+    assert!(is_held(&host, task));
+}
+
+#[test]
+fn a_task_that_waited_for_a_lock_is_not_held_back_at_its_wakeup() {
+    for in_kernel in [true, false] {
+        let (mut host, task) = held_by_hand();
+        let now = host.linux.now();
+        host.set_now(Nanos(now) + ms(3));
+        host.linux.in_kernel = in_kernel;
+        host.sleep(Cpu(0));
+        host.wake(task, None);
+        assert_eq!(is_held(&host, task), !in_kernel);
+    }
 }

@@ -63,6 +63,7 @@ const ENTRIES: &[Entry] = &[
     Entry { name: "faulty", smp: "2", mem: "", icount: false, timeout: 240, long: false, argv: &["lab-guest", "check", "storm", "slow", "stuck"] },
     Entry { name: "shares", smp: "2", mem: "", icount: false, timeout: 300, long: false, argv: &["lab-guest", "check", "fair", "rt", "cgroups"] },
     Entry { name: "boosted", smp: "2", mem: "", icount: false, timeout: 120, long: false, argv: &["/bin/boosted"] },
+    Entry { name: "limits", smp: "2", mem: "", icount: false, timeout: 300, long: false, argv: &["lab-guest", "check", "limits"] },
     Entry { name: "memory", smp: "2", mem: "320M", icount: false, timeout: 240, long: false, argv: &["lab-guest", "check", "sysrq", "partial", "memory"] },
     Entry { name: "many", smp: "2", mem: "", icount: false, timeout: 240, long: false, argv: &["lab-guest", "check", "many"] },
     Entry { name: "one", smp: "1", mem: "", icount: false, timeout: 240, long: false, argv: &["lab-guest", "check", "smoke", "freeze", "--secs", "4"] },

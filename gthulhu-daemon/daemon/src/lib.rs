@@ -46,6 +46,7 @@ mod daemon;
 mod doctor;
 mod error;
 mod handover;
+mod limits;
 mod options;
 mod process;
 mod progress;

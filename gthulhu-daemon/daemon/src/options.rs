@@ -165,6 +165,9 @@ pub(crate) struct CoreArgs {
     /// Never ask the policy about kernel threads; those that may use one CPU only never wait for it anyway
     #[arg(long, value_name = "ON|OFF", default_value = "off", hide_possible_values = true)]
     pub(crate) early_kthreads: Switch,
+    /// Enforce cpu.max of cgroups, where the kernel tells schedulers about it (Linux 6.17 and later)
+    #[arg(long, value_name = "ON|OFF", default_value = "on", hide_possible_values = true)]
+    pub(crate) limits: Switch,
     /// No run of a task is longer than this while others wait, whatever its slices; 0: no limit
     #[arg(long, value_name = "MS", default_value_t = 500, value_parser = clap::value_parser!(u64).range(0..=60_000))]
     pub(crate) max_run_ms: u64,
@@ -196,6 +199,7 @@ impl CoreArgs {
             .kernel_idle(self.kernel_idle)
             .keep_local(self.keep_local)
             .early_kthreads(self.early_kthreads == Switch::On)
+            .limits(self.limits == Switch::On)
             .max_run(Nanos::from_millis(self.max_run_ms))
             .stall_timeout(Nanos::from_millis(self.stall_timeout_ms))
             .late_after(Nanos::from_millis(self.late_ms))

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use qumun::kernel::{ExitRecord, Probe, stats, wire};
 use serde_json::{Value, json};
 
+use crate::limits::Limits;
 use crate::process::Stat;
 use crate::{Error, ExitCode, Result};
 
@@ -59,6 +60,7 @@ pub(crate) struct Snapshot {
     pub(crate) page: wire::AgentPage,
     pub(crate) totals: wire::Counters,
     pub(crate) legs: [stats::Leg; wire::LEGS],
+    pub(crate) limits: Limits,
 }
 
 /// Under the names of the original, and what it did not have.
@@ -70,6 +72,11 @@ fn statistics(now: &Snapshot) -> Value {
         ("taken_over", s.taken_over),
         ("degraded", s.degraded),
         ("rescued", s.rescued),
+        ("throttled", s.throttled),
+        ("throttled_ns", s.throttled_ns),
+        ("limit_overruns", s.limit_overruns),
+        ("limits_set", now.limits.set),
+        ("limits_unenforced", now.limits.unenforced),
         ("pool_size", s.pool_size),
         ("pool_used", s.pool_used),
         ("allocations", s.allocations),
@@ -132,6 +139,14 @@ pub(crate) fn object(facts: &Facts, now: &Snapshot) -> Value {
             "degraded_ms": now.view.degraded_ns / 1_000_000,
             "longest_late_us": now.view.longest_late_ns / 1_000,
             "rescued": now.view.rescued,
+        },
+        "limits": {
+            "enforced": now.limits.enforced,
+            "set": now.limits.set,
+            "unenforced": now.limits.unenforced,
+            "throttled": now.totals.throttled,
+            "throttled_ms": now.totals.throttled_ns / 1_000_000,
+            "overruns": now.totals.limit_overruns,
         },
         "statistics": statistics(now),
         "counters": counters,
@@ -289,6 +304,7 @@ pub(crate) fn describe(o: &Value) -> String {
             number(&o["transitions"]["rescued"]),
         ),
     ];
+    lines.extend(limits(&o["limits"]));
     for leg in o["legs"].as_array().into_iter().flatten() {
         lines.push(format!(
             "  {:<17} p50 <= {:>8.1} us   p99 <= {:>8.1} us   ({} sampled)",
@@ -302,6 +318,29 @@ pub(crate) fn describe(o: &Value) -> String {
         lines.push(format!("ended: {reason} {}", text(&o["exit"]["message"])));
     }
     lines.join("\n") + "\n"
+}
+
+/// What a person should know about limits, if there is any.
+fn limits(o: &Value) -> Option<String> {
+    let number = |v: &Value| v.as_u64().unwrap_or(0);
+    let (set, unenforced) = (number(&o["set"]), number(&o["unenforced"]));
+    let held = format!(
+        "held back {} times for {} ms, let out too early {}",
+        number(&o["throttled"]),
+        number(&o["throttled_ms"]),
+        number(&o["overruns"])
+    );
+    if unenforced > 0 {
+        let why = if o["enforced"] == true {
+            "there are more cgroups than the core has room for"
+        } else {
+            "see 'gthulhu-daemon doctor' and --limits"
+        };
+        return Some(format!(
+            "cpu.max: NOT ENFORCED in {unenforced} of {set} cgroups that have it: {why}; {held}"
+        ));
+    }
+    (set > 0 || number(&o["throttled"]) > 0).then(|| format!("cpu.max: enforced in {set} cgroups; {held}"))
 }
 
 /// `: killed 2, stuck 1`, without those that did not happen.
@@ -324,6 +363,16 @@ mod tests {
         assert_eq!(reasons(&json!({ "exited": 0 })), "");
         let stopped = json!({ "agent": { "pid": 7, "state": "stopped" } });
         assert!(describe(&stopped).contains("agent 7, STOPPED"));
+    }
+
+    #[test]
+    fn limits_that_do_not_hold_are_said_loudly() {
+        let lost = limits(&json!({ "enforced": false, "set": 3, "unenforced": 3 })).expect("a line");
+        assert!(lost.contains("NOT ENFORCED in 3 of 3") && lost.contains("doctor"), "{lost}");
+        let held =
+            limits(&json!({ "enforced": true, "set": 2, "unenforced": 0, "throttled": 7 })).expect("a line");
+        assert!(held.contains("enforced in 2 cgroups; held back 7 times"), "{held}");
+        assert_eq!(limits(&json!({ "enforced": true, "set": 0, "unenforced": 0 })), None);
     }
 
     #[test]

@@ -10,6 +10,7 @@ use qumun::kernel::{ExitRecord, LoadedCore, Running, wire};
 use signal_hook::consts::{SIGINT, SIGTERM};
 
 use crate::compaction::LockedPagesStay;
+use crate::limits::{Limits, Scan};
 use crate::options::{CoreArgs, PolicyArgs};
 use crate::process::Stat;
 use crate::progress::{Hang, Look, Progress};
@@ -90,6 +91,7 @@ fn supervise(
     *agent = Some(Agent::start(settings, running)?);
     facts.agent = agent.as_ref().map(Agent::pid);
     let mut restart = Restart::default();
+    let scan = Scan::default();
     loop {
         let until = restart.due.map_or(LOOK, |due| due.saturating_duration_since(Instant::now()).min(LOOK));
         wait(
@@ -135,12 +137,14 @@ fn supervise(
             say!("{}: agent {} started (restart {})", settings.program, started.pid(), facts.restarts);
             *agent = Some(started);
         }
-        listener.answer(|| status::object(facts, &snapshot(running.inner())));
+        listener.answer(|| status::object(facts, &snapshot(running.inner(), &scan)));
     }
 }
 
-fn snapshot(core: &LoadedCore) -> Snapshot {
-    Snapshot { view: core.view(), page: core.agent_page(), totals: core.totals(), legs: core.legs() }
+fn snapshot(core: &LoadedCore, scan: &Scan) -> Snapshot {
+    let view = core.view();
+    let limits = Limits::of(core.enforces_limits(), &view, scan);
+    Snapshot { view, page: core.agent_page(), totals: core.totals(), legs: core.legs(), limits }
 }
 
 /// Detaches, reports, and says how it ended.
@@ -152,7 +156,7 @@ fn finish(settings: &Settings, running: Running, mut facts: Facts, end: Result<E
         End::Removed(record) => Some(record.clone()),
         _ => record,
     };
-    let last = status::object(&facts, &snapshot(&core));
+    let last = status::object(&facts, &snapshot(&core, &Scan::default()));
     if let Some(path) = &settings.report {
         std::fs::write(path, format!("{last}\n"))
             .map_err(|e| Error::system(format!("cannot write the report {}", path.display()), &e))?;

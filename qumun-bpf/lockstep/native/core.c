@@ -83,6 +83,8 @@ EXPORT void native_cpu(u32 cpu, u64 *out)
 	*out++ = cc->online;
 	*out++ = cc->turn;
 	*out++ = cc->deferred;
+	*out++ = cc->urgent;
+	*out++ = cc->cut_at;
 	*out++ = cc->rescued_at;
 	*out++ = cc->overran_at;
 	*out++ = cc->kept;
@@ -108,6 +110,8 @@ EXPORT void native_task(struct task_struct *p, u64 *out)
 	*out++ = t->charged_at;
 	*out++ = t->group;
 	*out++ = t->pass;
+	*out++ = t->safe;
+	*out++ = t->dry_ticks;
 }
 
 /* A slot of the table and what belongs to it. */
@@ -142,7 +146,11 @@ EXPORT int native_cgroup_exit(u64 *ctx) { return qumun_cgroup_exit(ctx); }
 
 EXPORT int native_cgroup_limit(u64 *ctx) { return qumun_cgroup_set_bandwidth(ctx); }
 
-EXPORT int native_init_task(u64 *ctx) { return qumun_init_task(ctx); }
+EXPORT int native_init_task(u64 *ctx)
+{
+	cgroup_asked = ((struct scx_init_task_args *)ctx[1])->cgroup;
+	return qumun_init_task(ctx);
+}
 
 EXPORT int native_hotplug(u64 *ctx) { return qumun_hotplug(ctx); }
 

@@ -87,6 +87,7 @@ struct task_struct {
 	struct css_set css;
 	struct cgroup cgroup;
 	u32 has_storage;
+	u32 __state;
 	u16 migration_disabled;
 	char comm[16];
 };
@@ -125,6 +126,7 @@ struct bpf_iter_scx_dsq {
 #define SCX_KICK_PREEMPT 2ULL
 #define SCX_TASK_QUEUED 1U
 #define SCX_DSQ_ITER_REV 0x10000ULL
+#define TASK_UNINTERRUPTIBLE 2
 #define PF_EXITING 0x00000004
 #define PF_KTHREAD 0x00200000
 #define MAX_RT_PRIO 100
@@ -161,6 +163,7 @@ void rust_push_event(void *event);
 u64 rust_pending_events(void);
 bool rust_next_decision(void *decision);
 void rust_online(struct cpumask *mask);
+bool rust_in_kernel(void);
 
 struct qm_event;
 struct qm_decision;
@@ -178,7 +181,8 @@ static u64 bpf_get_current_pid_tgid(void)
 		return greeting;
 	return p ? (u64)(u32)p->tgid << 32 | (u32)p->pid : 0;
 }
-static struct task_struct *bpf_get_current_task_btf(void) { return rust_current(); }
+static struct task_struct nobody;
+static struct task_struct *bpf_get_current_task_btf(void) { return rust_current() ?: &nobody; }
 static void *bpf_map_lookup_elem(void *map, void *key) { return NULL; }
 static long bpf_trace_printk(char *fmt, u32 size, ...) { return 0; }
 static long bpf_probe_read_kernel_str(void *dst, u32 size, void *src) { return 0; }
@@ -235,6 +239,9 @@ static bool bpf_cpumask_test_cpu(u32 cpu, struct cpumask *mask) { return cpu < 6
 static void bpf_rcu_read_lock(void) {}
 static void bpf_rcu_read_unlock(void) {}
 static void bpf_cgroup_release(struct cgroup *cgrp) {}
+/* Only init_task asks, for the one in its arguments. */
+static struct cgroup *cgroup_asked;
+static struct cgroup *bpf_cgroup_from_id(u64 id) { return cgroup_asked; }
 static struct cgroup *bpf_cgroup_ancestor(struct cgroup *cgrp, int level)
 {
 	while (cgrp && cgrp->level > level)
@@ -290,6 +297,7 @@ static bool dsq_move_vtime(struct bpf_iter_scx_dsq *it, struct task_struct *p, u
 {
 	return rust_move(it->slot, p, id, slice, vtime);
 }
+static bool was_in_user_space(struct task_struct *p) { return !rust_in_kernel(); }
 static void set_slice(struct task_struct *p, u64 slice) { rust_set_slice(p, slice); }
 
 #define FOR(i, n) for ((i) = 0; (i) < (int)(n); (i)++)

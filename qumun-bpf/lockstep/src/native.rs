@@ -33,6 +33,7 @@ pub(crate) struct Native {
     css: *const Cgroup,
     cgroup: Cgroup,
     has_storage: u32,
+    state: u32,
     migration_disabled: u16,
     comm: [u8; 16],
 }
@@ -58,6 +59,7 @@ impl Default for Native {
             css: std::ptr::null(),
             cgroup: Cgroup::default(),
             has_storage: 0,
+            state: 0,
             migration_disabled: 0,
             comm: [0; 16],
         }
@@ -77,6 +79,8 @@ impl Native {
         (self.weight, self.slice, self.dsq_vtime) = (t.weight, t.slice, t.vtime);
         self.comm = t.comm;
         self.cgroup.follow(t.cgroup_id);
+        // TASK_UNINTERRUPTIBLE, TASK_INTERRUPTIBLE; only asked of a task that goes to sleep.
+        self.state = if linux.in_kernel { 2 } else { 1 };
         self.css = &raw const self.cgroup;
         self.cgroups = &raw const self.css;
         self.cpus_ptr = &raw const self.mask;
@@ -481,6 +485,9 @@ exports! {
             unsafe { record.write(wire) };
             true
         })
+    }
+    fn rust_in_kernel() -> bool {
+        now(|_, linux| linux.in_kernel)
     }
     fn rust_online(mask: *mut u64) {
         now(|_, linux| {

@@ -91,6 +91,7 @@ enum Step {
     /// An agent comes, if there is none, and keeps its word for long enough.
     Agree,
     LateInserts(bool),
+    InKernel(bool),
     Settle,
 }
 
@@ -103,7 +104,7 @@ fn step(random: &mut Random, nr_cpus: u32) -> Step {
         _ => random.next(),
     };
     let cgroup = |random: &mut Random| random.below(9);
-    match random.below(128) {
+    match random.below(130) {
         0..7 => Step::Spawn {
             weight: random.of(&[1, 50, 100, 100, 300, 10_000]),
             cpus: mask(random),
@@ -148,6 +149,7 @@ fn step(random: &mut Random, nr_cpus: u32) -> Step {
         108..109 => Step::CgroupWeight(cgroup(random), random.of(&[1, 100, 10_000])),
         109..113 => Step::CgroupLimit(cgroup(random), limit(random)),
         113..116 => Step::Cgroup(task(random), cgroup(random)),
+        116..118 => Step::InKernel(random.one_in(3)),
         _ => Step::Answer { wrong: random.of(&[2, 5, 1000]), number: random.next() },
     }
 }
@@ -396,6 +398,7 @@ impl<C: Core> Side<C> {
                 host.settle();
                 host.late_inserts = late;
             }
+            Step::InKernel(is) => host.linux.in_kernel = is,
             Step::Settle => host.settle(),
         }
         None

@@ -188,6 +188,9 @@ pub struct Linux {
     pub(crate) moved: u32,
     /// Why the kernel has removed the scheduler.
     pub(crate) ejected: Option<String>,
+    /// Where the clock interrupt finds tasks, and from where they go to sleep: in the kernel, where they may hold what
+    /// others wait for, or in user space.
+    pub in_kernel: bool,
     /// A move leaves the task where it was, too.
     pub(crate) doubles: bool,
     next_seq: u64,
@@ -228,6 +231,7 @@ impl Linux {
             woken: Vec::new(),
             moved: 0,
             ejected: None,
+            in_kernel: false,
             doubles: false,
             next_seq: 1,
             next_pid: FIRST_PID,

@@ -23,7 +23,26 @@ static HEARD: Mutex<Vec<Note>> = Mutex::new(Vec::new());
 static LABELLED: Mutex<Vec<(i32, u64, u32)>> = Mutex::new(Vec::new());
 const ROOM: usize = 20_000;
 
-struct Listener;
+#[derive(Default)]
+struct Listener {
+    /// What could not be noted down yet. Reserved beforehand.
+    late: Vec<Note>,
+}
+
+impl Listener {
+    fn new() -> Self {
+        Self { late: Vec::with_capacity(ROOM) }
+    }
+
+    fn note_down(&mut self) {
+        if !self.late.is_empty()
+            && let Ok(mut heard) = HEARD.try_lock()
+        {
+            let room = ROOM - heard.len();
+            heard.extend(self.late.drain(..).take(room));
+        }
+    }
+}
 
 impl Scheduler for Listener {
     type Task = ();
@@ -40,11 +59,14 @@ impl Scheduler for Listener {
     }
 
     fn note(&mut self, _: &mut Context<'_, ()>, note: &Note) {
-        if let Ok(mut heard) = HEARD.try_lock()
-            && heard.len() < ROOM
-        {
-            heard.push(*note);
+        if self.late.len() < ROOM {
+            self.late.push(*note);
         }
+        self.note_down();
+    }
+
+    fn dispatch(&mut self, _: &mut Context<'_, ()>) {
+        self.note_down();
     }
 }
 
@@ -60,16 +82,27 @@ fn listen(checks: &mut Checks) -> Result<()> {
     HEARD.lock().map_err(|e| e.to_string())?.reserve(ROOM);
     LABELLED.lock().map_err(|e| e.to_string())?.reserve(ROOM);
     let text = |e: qumun::Error| e.to_string();
+    write("/sys/fs/cgroup/cgroup.subtree_control", "+cpu")?;
+    // There before the core is.
+    let outer = Cgroup::new("/sys/fs/cgroup/before")?;
+    write(&format!("{}/cgroup.subtree_control", outer.0), "+cpu")?;
+    let inner = Cgroup::new("/sys/fs/cgroup/before/inner")?;
     let running = qumun::builder("gthulhu_listener").events(Listener::EVENTS).load().map_err(text)?;
     let running = running.attach().map_err(text)?;
-    let stop = qumun::StopHandle::new();
-    let (fds, agents) = (running.agent_fds().map_err(text)?, stop.clone());
-    let agent = std::thread::spawn(move || {
-        let link = Link::connect(fds).map_err(|e| e.to_string())?;
-        qumun::builder("listener").stop_handle(agents).agent(link, Listener).run();
-        Ok::<(), String>(())
+    let (stop, agent) = start(&running)?;
+    checks.check("listener.before", || known(&outer, &inner));
+    stop.stop();
+    agent.join().map_err(|_| "the agent panicked")??;
+    HEARD.lock().map_err(|e| e.to_string())?.clear();
+    let (stop, agent) = start(&running)?;
+    checks.check("listener.again", || {
+        let text = known(&outer, &inner)?;
+        let id = inner.id()?;
+        drop(inner);
+        heard("note of its end", |n| matches!(n, Note::CgroupGone { cgroup_id } if *cgroup_id == id))?;
+        Ok(format!("another agent: {text}, and of the end of {id}"))
     });
-    wait("the agent decides", || running.inner().view().mode == qumun::kernel::wire::NORMAL)?;
+    drop(outer);
     notes(checks, &running);
     inheritance(checks, &running);
     cgroups(checks);
@@ -99,6 +132,61 @@ fn listen(checks: &mut Checks) -> Result<()> {
     Ok(())
 }
 
+type Agent = std::thread::JoinHandle<Result<()>>;
+
+/// An agent that decides.
+fn start(running: &Running) -> Result<(qumun::StopHandle, Agent)> {
+    let stop = qumun::StopHandle::new();
+    let (fds, agents) = (running.agent_fds().map_err(|e| e.to_string())?, stop.clone());
+    let before = running.inner().view().left;
+    let agent = std::thread::spawn(move || {
+        let link = Link::connect(fds).map_err(|e| e.to_string())?;
+        qumun::builder("listener").stop_handle(agents).agent(link, Listener::new()).run();
+        Ok::<(), String>(())
+    });
+    // The mode alone could be that of the agent before.
+    let view = || running.inner().view();
+    wait("the agent decides", || view().left > before && view().mode == qumun::kernel::wire::NORMAL)?;
+    Ok((stop, agent))
+}
+
+fn write(path: &str, text: &str) -> Result<()> {
+    fs::write(path, text).map_err(|e| format!("write {text:?} to {path}: {e}"))
+}
+
+/// A cgroup, removed when dropped.
+struct Cgroup(String);
+
+impl Cgroup {
+    fn new(path: &str) -> Result<Self> {
+        fs::create_dir(path).map_err(|e| format!("create {path}: {e}"))?;
+        Ok(Self(path.into()))
+    }
+
+    fn id(&self) -> Result<u64> {
+        let there = fs::metadata(&self.0).map_err(|e| format!("{}: {e}", self.0))?;
+        Ok(std::os::unix::fs::MetadataExt::ino(&there))
+    }
+}
+
+impl Drop for Cgroup {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir(&self.0);
+    }
+}
+
+/// Whether an agent that came after two cgroups knows them, the outer one first.
+fn known(outer: &Cgroup, inner: &Cgroup) -> Result<String> {
+    let (out, id) = (outer.id()?, inner.id()?);
+    let place = |id: u64, parent: u64| {
+        let is_it = |n: &Note| matches!(n, Note::Cgroup { cgroup_id, parent: p, .. } if (*cgroup_id, *p) == (id, parent));
+        HEARD.lock().ok().and_then(|notes| notes.iter().position(is_it))
+    };
+    wait("notes of cgroups that were there before", || place(out, 1).is_some() && place(id, out).is_some())?;
+    ensure(place(1, 0).is_some() && place(out, 1) < place(id, out), || "in a wrong order".into())?;
+    Ok(format!("told of the root, {out} and {id}, which were there before"))
+}
+
 /// BPF programs that this process holds.
 fn programs() -> usize {
     let fds = fs::read_dir("/proc/self/fdinfo").into_iter().flatten().flatten();
@@ -110,11 +198,11 @@ fn pruned(checks: &mut Checks, with: usize) {
     checks.check("listener.pruned", || {
         // What the first core holds is still counted: the difference is what one load brings.
         let before = programs();
-        let core = qumun::builder("gthulhu_deaf").load().map_err(|e| e.to_string())?;
+        let core = qumun::builder("gthulhu_deaf").limits(false).load().map_err(|e| e.to_string())?;
         let without = programs() - before;
         drop(core);
-        // set_weight, set_cpumask, and at least six about cgroups.
-        ensure(without + 8 <= with, || format!("{with} programs with subscriptions, {without} without"))?;
+        // set_weight, set_cpumask, and at least four about cgroups.
+        ensure(without + 6 <= with, || format!("{with} programs with subscriptions, {without} without"))?;
         Ok(format!("{with} programs with subscriptions, {without} without"))
     });
 }
@@ -242,15 +330,12 @@ fn inheritance(checks: &mut Checks, running: &Running) {
 }
 
 fn cgroups(checks: &mut Checks) {
-    let write =
-        |path: &str, text: &str| fs::write(path, text).map_err(|e| format!("write {text:?} to {path}: {e}"));
     checks.check("listener.cgroup", || {
-        write("/sys/fs/cgroup/cgroup.subtree_control", "+cpu")?;
         fs::create_dir(CGROUP).map_err(|e| format!("create {CGROUP}: {e}"))?;
         let id = std::os::unix::fs::MetadataExt::ino(&fs::metadata(CGROUP).map_err(|e| e.to_string())?);
         heard(
             "note of a new cgroup",
-            |n| matches!(n, Note::Cgroup { cgroup_id, weight: 100, .. } if *cgroup_id == id),
+            |n| matches!(n, Note::Cgroup { cgroup_id, parent: 1, weight: 100, .. } if *cgroup_id == id),
         )?;
         write(&format!("{CGROUP}/cpu.weight"), "300")?;
         heard(

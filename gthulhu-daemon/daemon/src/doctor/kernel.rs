@@ -220,7 +220,10 @@ fn cgroup(system: &System, report: &mut Report) {
         [("cpu.weight", "cpu.weight", "cgroup_set_weight"), ("cpu.max", "cpu.max", "cgroup_set_bandwidth")]
     {
         match (features.members.contains(member), uses_operation(member)) {
-            (true, true) => report.ok(id, format!("{file} is respected")),
+            (true, true) if id == "cpu.max" => {
+                report.ok(id, "cpu.max is enforced by the core (--limits off turns that off)");
+            }
+            (true, true) => report.ok(id, format!("{file} is told to policies; what a policy makes of it, it says")),
             (true, false) => report.warn(
                 id,
                 format!("{file} has no effect under this scheduler: the kernel tells ({member}), the core does not listen"),

@@ -50,7 +50,7 @@ impl Setup {
         Self {
             topology,
             settings: Settings::default(),
-            rings: (7_281, 9_362),
+            rings: (6_553, 9_362),
             costs: Costs::default(),
             tick: Nanos::from_millis(4),
             switch: Nanos(1_500),

@@ -10,6 +10,8 @@ const WAIT: u64 = 2_000 * MS;
 const CARRY: u64 = 20 * MS;
 /// And no debt is larger than what comes in this time.
 const DEBT: u64 = 10_000 * MS;
+/// Ticks that a task gets for its way out of the kernel.
+const KERNEL_TICKS: u8 = 25;
 const RELEASE_EVERY: u64 = MS;
 const RELEASE_GROUPS: u32 = 64;
 const RELEASE_TASKS: u64 = 64;
@@ -78,25 +80,57 @@ impl Reference {
         self.spend(group, from, now) == 0
     }
 
-    /// The same for one that stops.
-    pub(super) fn charge_last(&mut self, task: Thread, now: u64) {
-        if self.settings.limits && self.view.nr_limits > 0 {
+    /// Must a task make room that has used up its slice?
+    pub(super) fn runs_dry(&mut self, linux: &Linux, task: Thread, now: u64) -> bool {
+        self.is_limited(linux, task)
+            && self.ctx(task).started_at != 0
+            && self.charge(task, now)
+            && self.ctx(task).safe
+    }
+
+    /// The same at a tick. One that was let out may use its slice, which is short.
+    pub(super) fn ticks_dry(&mut self, linux: &Linux, task: Thread, now: u64) -> bool {
+        if !self.is_limited(linux, task) || self.ctx(task).started_at == 0 || !self.charge(task, now) {
+            return false;
+        }
+        let t = self.ctx_mut(task);
+        if linux.in_kernel {
+            t.dry_ticks = t.dry_ticks.wrapping_add(1);
+        }
+        t.safe |= !linux.in_kernel || t.dry_ticks > KERNEL_TICKS;
+        t.safe && !t.pass
+    }
+
+    /// It begins to run. Must it make room at once, because it was queued before its cgroup had used up its limit?
+    pub(super) fn starts_dry(&mut self, linux: &Linux, task: Thread, now: u64) -> bool {
+        if !self.settings.limits {
+            return false;
+        }
+        if self.ctx(task).safe && self.is_dry(linux, task, now) {
+            return true;
+        }
+        let t = self.ctx_mut(task);
+        (t.safe, t.dry_ticks) = (false, 0);
+        false
+    }
+
+    /// It stops.
+    pub(super) fn stop_charged(&mut self, linux: &Linux, task: Thread, runnable: bool, now: u64) {
+        if !self.settings.limits {
+            return;
+        }
+        if !runnable {
+            self.ctx_mut(task).safe = !linux.in_kernel;
+        }
+        if self.view.nr_limits > 0 {
             self.charge(task, now);
             self.ctx_mut(task).pass = false;
         }
     }
 
-    /// Must a task that runs make room? One that was let out may use its slice, which is short, and no more.
-    pub(super) fn runs_dry(&mut self, linux: &Linux, task: Thread, now: u64, slice_left: bool) -> bool {
-        self.is_limited(linux, task)
-            && self.ctx(task).started_at != 0
-            && self.charge(task, now)
-            && !(self.ctx(task).pass && slice_left)
-    }
-
     /// Holds a task back if its cgroup has nothing left.
     pub(super) fn throttle(&mut self, linux: &mut Linux, task: Thread, now: u64) -> bool {
-        if !self.is_dry(linux, task, now) {
+        if !self.settings.limits || !self.ctx(task).safe || !self.is_dry(linux, task, now) {
             return false;
         }
         let slice = self.own_slice(task);

@@ -2,7 +2,7 @@
 
 use super::sides::{start_side, stop_side};
 use super::state::{
-    AGENT_PROBE, AGENT_SLICE, CpuCtx, Custody, MS, PREEMPT_BURST, Reference, TaskCtx, before, later_by,
+    AGENT_PROBE, AGENT_SLICE, CpuCtx, Custody, LAG, MS, PREEMPT_BURST, Reference, TaskCtx, before, later_by,
 };
 use crate::sim::core::{Core, ENQ_LAST, ENQ_WAKEUP, KICK_PREEMPT};
 use crate::sim::linux::{Dsq, Linux, Thread};
@@ -71,7 +71,7 @@ impl Reference {
     }
 
     /// Tasks for which only this CPU is possible. They are never parked.
-    fn enqueue_pinned(&mut self, linux: &mut Linux, task: Thread, cpu: Cpu, now: u64) {
+    fn enqueue_pinned(&mut self, linux: &mut Linux, task: Thread, cpu: Cpu, flags: u64, now: u64) {
         if linux.task(task).kthread || self.settings.keep_local || !self.cpu_usable(cpu) {
             return linux.insert(task, Dsq::Own, self.settings.slice, 0);
         }
@@ -79,7 +79,26 @@ impl Reference {
         self.ctx_mut(task).placed_at = now;
         let (slice, vtime) = (self.own_slice(task), self.settle_vtime(task));
         linux.insert(task, Dsq::Pinned(cpu), slice, vtime);
-        self.kick_if_idle(linux, cpu);
+        if !self.kick_if_idle(linux, cpu) && flags & ENQ_WAKEUP != 0 {
+            self.urge(linux, cpu, vtime, now);
+        }
+    }
+
+    /// A task that may run here only has woken up, and the CPU is busy: if it has credit, it comes next.
+    fn urge(&mut self, linux: &mut Linux, cpu: Cpu, vtime: u64, now: u64) {
+        let cut = self.cpu(cpu).cut_at;
+        let paid = if before(cut, now) { now } else { cut };
+        if !before(vtime, self.vnow.wrapping_sub(LAG / 2))
+            || paid - now > (PREEMPT_BURST - 1) * self.settings.preempt
+        {
+            return;
+        }
+        let paid = paid + self.settings.preempt;
+        let state = self.cpu_mut(cpu);
+        (state.cut_at, state.urgent) = (paid, true);
+        if self.agent_cpu != Some(cpu) && self.may_kick(linux) {
+            self.kick_busy(linux, cpu);
+        }
     }
 
     /// No run is longer than `max_run` while others wait, whatever slice it was given.
@@ -129,6 +148,7 @@ impl Core for Reference {
             // The clock makes generations unique across the reuse of a pid.
             generation: linux.now() << 2 >> 2,
             reclaim: linux.task(task).kthread && is_reclaim,
+            safe: parent.is_some(),
             ..TaskCtx::default()
         };
         if self.settings.limits || self.events.contains(Events::CGROUPS) {
@@ -176,7 +196,7 @@ impl Core for Reference {
         if !self.settings.builtin_idle || self.is_agent(linux, task) {
             return prev;
         }
-        if self.is_dry(linux, task, linux.now()) {
+        if self.ctx(task).safe && self.is_dry(linux, task, linux.now()) {
             return prev;
         }
         let Some(cpu) = linux.claim_near(task, prev) else { return prev };
@@ -215,7 +235,7 @@ impl Core for Reference {
         let kthread = linux.task(task).kthread;
         if bound_to_cpu(linux, task) {
             self.counters.kernel_direct += 1;
-            return self.enqueue_pinned(linux, task, cpu, now);
+            return self.enqueue_pinned(linux, task, cpu, flags, now);
         }
         if flags & ENQ_LAST != 0 {
             self.counters.kept += 1;
@@ -265,6 +285,9 @@ impl Core for Reference {
         if self.rescue(linux, cpu, now) {
             return;
         }
+        if self.cpu(cpu).urgent && self.take_urgent(linux, cpu, now) {
+            return;
+        }
         if prev_is_agent {
             if self.take_work(linux, cpu, now, degraded, false) {
                 return;
@@ -287,7 +310,7 @@ impl Core for Reference {
             && !self.cpu(cpu).pinned
             && linux.nr_queued(Dsq::Core) == 0
             && self.competes(linux, cpu, prev)
-            && !self.runs_dry(linux, prev, now, false)
+            && !self.runs_dry(linux, prev, now)
         {
             self.cpu_mut(cpu).deferred = true;
             linux.set_slice(prev, self.settings.slice_min);
@@ -297,7 +320,7 @@ impl Core for Reference {
             return;
         }
         if let Some(prev) = prev
-            && !self.runs_dry(linux, prev, now, false)
+            && !self.runs_dry(linux, prev, now)
         {
             self.counters.kept += 1;
             linux.set_slice(prev, self.settings.slice);
@@ -333,7 +356,7 @@ impl Core for Reference {
         if before(self.vnow, vtime) {
             self.vnow = vtime;
         }
-        if self.is_dry(linux, task, now) {
+        if self.starts_dry(linux, task, now) {
             linux.set_slice(task, 0);
             if self.may_kick(linux) {
                 linux.kick(linux.this_cpu(), KICK_PREEMPT);
@@ -341,7 +364,7 @@ impl Core for Reference {
         }
     }
 
-    fn stopping(&mut self, linux: &mut Linux, task: Thread, _runnable: bool) {
+    fn stopping(&mut self, linux: &mut Linux, task: Thread, runnable: bool) {
         let now = linux.now();
         stop_side(self.cpu_mut(linux.this_cpu()), now);
         if self.is_agent(linux, task) {
@@ -358,7 +381,7 @@ impl Core for Reference {
         t.stopped_at = now;
         t.exec_runtime = t.exec_runtime.wrapping_add(ran);
         t.vtime = t.vtime.wrapping_add(ran.wrapping_mul(100) / if weight == 0 { 1 } else { weight });
-        self.charge_last(task, now);
+        self.stop_charged(linux, task, runnable, now);
     }
 
     fn tick(&mut self, linux: &mut Linux, task: Thread) {
@@ -366,7 +389,7 @@ impl Core for Reference {
             return;
         }
         let now = linux.now();
-        if self.runs_dry(linux, task, now, true) {
+        if self.ticks_dry(linux, task, now) {
             linux.set_slice(task, 0);
         }
         if self.latch_check(linux, now) {

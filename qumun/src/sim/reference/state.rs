@@ -111,6 +111,8 @@ pub(super) struct TaskCtx {
     pub(super) charged_at: u64,
     pub(super) group: u32,
     pub(super) pass: bool,
+    pub(super) safe: bool,
+    pub(super) dry_ticks: u8,
 }
 
 /// `struct qm_cgroup`.
@@ -155,6 +157,8 @@ pub(super) struct CpuCtx {
     pub(super) online: bool,
     pub(super) turn: u32,
     pub(super) deferred: bool,
+    pub(super) urgent: bool,
+    pub(super) cut_at: u64,
     pub(super) rescued_at: u64,
     pub(super) overran_at: u64,
     /// Decisions that came before their task: the kept part of `struct batch`.
@@ -456,13 +460,8 @@ impl Reference {
         let mut words = [c.served_at, c.clock].concat();
         words.extend([c.charged_at, c.side as u64, c.side_n, c.next_side as u64, c.next_n, c.sample]);
         words.extend([c.pinned, c.placed, c.online].map(u64::from));
-        words.extend([
-            u64::from(c.turn),
-            u64::from(c.deferred),
-            c.rescued_at,
-            c.overran_at,
-            c.kept.len() as u64,
-        ]);
+        words.extend([u64::from(c.turn), u64::from(c.deferred), u64::from(c.urgent), c.cut_at]);
+        words.extend([c.rescued_at, c.overran_at, c.kept.len() as u64]);
         words
     }
 
@@ -486,6 +485,8 @@ impl Reference {
             t.charged_at,
             u64::from(t.group),
             u64::from(t.pass),
+            u64::from(t.safe),
+            u64::from(t.dry_ticks),
         ]
     }
 

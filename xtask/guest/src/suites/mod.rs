@@ -8,6 +8,7 @@ mod hostile;
 mod hotplug;
 mod inputs;
 mod kill;
+mod limits;
 mod local;
 mod many;
 mod memory;
@@ -56,6 +57,8 @@ pub enum Suite {
     Rt,
     /// cgroups made, left, weighted and removed under load
     Cgroups,
+    /// Limits of cgroups, with an agent and without
+    Limits,
     /// Memory is short
     Memory,
     /// Only tasks that ask for it are ours
@@ -109,6 +112,7 @@ pub fn run(suite: Suite, secs: Option<u64>, checks: &mut Checks) {
         Suite::Fair => ("fair", fair::run(checks, secs(6))),
         Suite::Rt => ("rt", rt::run(checks, secs(6))),
         Suite::Cgroups => ("cgroups", cgroups::run(checks, secs(6))),
+        Suite::Limits => ("limits", limits::run(checks, secs(15))),
         Suite::Memory => ("memory", memory::run(checks, secs(8))),
         Suite::Partial => ("partial", partial::run(checks, secs(5))),
         Suite::Many => ("many", many::run(checks, secs(8))),
