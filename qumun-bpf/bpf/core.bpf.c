@@ -148,6 +148,26 @@ static __always_inline void enqueue_core(struct task_struct *p, struct task_ctx 
 	kick_for(p, cpu);
 }
 
+/*
+ * A task that may run here only has woken up, and the CPU is busy. No agent is asked about it, so nothing else would cut
+ * the slice of whoever runs: it would wait for that slice's end each time, however little it runs. If it has credit for
+ * having slept, it comes next; as often as slices are cut for the agent, on each CPU.
+ */
+static __always_inline void urge(struct cpu_ctx *cc, struct task_ctx *t, s32 cpu, u64 now)
+{
+	u64 cut = READ_ONCE(cc->cut_at), paid = before(cut, now) ? now : cut;
+
+	if (!before(t->vtime, READ_ONCE(core.vnow) - LAG_NS / 2) || paid - now > (PREEMPT_BURST - 1) * config.preempt_ns)
+		return;
+	WRITE_ONCE(cc->cut_at, paid + config.preempt_ns);
+	WRITE_ONCE(cc->urgent, 1);
+	/* The agent's turn is short, and others come first after it. */
+	if (READ_ONCE(core.agent_cpu) == cpu || !may_kick())
+		return;
+	count()->preempts++;
+	scx_bpf_kick_cpu(cpu, SCX_KICK_PREEMPT);
+}
+
 /* Tasks for which only this CPU is possible. They are never parked: if the CPU goes offline or the
  * agent dies, nobody else could take them. */
 static __always_inline void enqueue_pinned(struct task_struct *p, struct task_ctx *t, s32 cpu, u64 flags, u64 now)
@@ -161,7 +181,8 @@ static __always_inline void enqueue_pinned(struct task_struct *p, struct task_ct
 	WRITE_ONCE(cc->pinned, 1);
 	t->placed_at = now;
 	dsq_insert_vtime(p, DSQ_PINNED(cpu), own_slice(t), settle_vtime(t), flags);
-	kick_if_idle(cpu);
+	if (!kick_if_idle(cpu) && (flags & SCX_ENQ_WAKEUP))
+		urge(cc, t, cpu, now);
 }
 
 OPS2(void, enqueue, struct task_struct *, p, u64, flags)
@@ -241,6 +262,8 @@ OPS2(void, dispatch, s32, cpu, struct task_struct *, prev)
 			return;
 	}
 	if (rescue(cpu, now))
+		return;
+	if (READ_ONCE(cc->urgent) && take_urgent(cpu, now))
 		return;
 	if (prev_is_agent) {
 		/* Others first, so that the agent never has a CPU twice in a row while work waits there. */

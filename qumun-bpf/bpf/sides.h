@@ -65,6 +65,20 @@ __noinline int take_core(s32 cpu, u64 now)
 	return dsq_to_local(DSQ_CORE);
 }
 
+/* The first of the tasks that are bound to this CPU, one of which comes next; see urge. */
+__noinline int take_urgent(s32 cpu, u64 now)
+{
+	struct cpu_ctx *cc = cpu_ctx(cpu);
+
+	WRITE_ONCE(cc->urgent, 0);
+	if (!take_hinted(DSQ_PINNED(cpu), &cc->pinned))
+		return 0;
+	cc->served_at[SIDE_CORE] = now;
+	cc->next_side = SIDE_CORE;
+	cc->next_n = SHARER;
+	return 1;
+}
+
 /* What the agent has placed for this CPU or for any, in turns. */
 __noinline int take_agents(s32 cpu, u64 now)
 {

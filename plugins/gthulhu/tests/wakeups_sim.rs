@@ -3,20 +3,21 @@
 mod world;
 
 use gthulhu_plugin_gthulhu::Gthulhu;
-use qumun::Nanos;
+use qumun::{Cpu, CpuSet, Nanos};
 use qumun::sim::{Spec, Step, Workload};
 use world::{hog, ms, ran, run, setups, us};
 
+/// Free to run anywhere, and bound to a CPU, where no policy is asked.
 #[test]
 fn a_sleeper_among_hogs_runs_when_it_wakes() {
-    for setup in setups() {
+    let bound = [CpuSet::ALL, CpuSet::from_iter([Cpu(0)])];
+    for (setup, cpus) in setups().into_iter().flat_map(|setup| bound.map(|cpus| (setup.clone(), cpus))) {
         let mut work = Workload::new();
         let hogs = work.group("hogs", 8, Spec::default(), hog());
-        let timer =
-            work.group("timer", 1, Spec::default(), vec![Step::Every(ms(2)), Step::Run(us(20).into())]);
+        let steps = vec![Step::Every(ms(2)), Step::Run(us(20).into())];
+        let timer = work.group("timer", 1, Spec { cpus, ..Spec::default() }, steps);
         let sim = run(setup, &work, Gthulhu::default(), ms(20_000));
         let waits = &sim.group(timer)[0].wake_to_run;
-        println!("p50 {} p99 {} max {}", waits.quantile(0.5), waits.quantile(0.99), waits.max());
         let total = ran(&sim.group(hogs)) / 40.0;
         assert!(waits.quantile(0.99) < us(890), "p99 {}", waits.quantile(0.99));
         assert!(total > 0.95, "hogs have {total:.3}");

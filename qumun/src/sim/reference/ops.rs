@@ -2,7 +2,7 @@
 
 use super::sides::{start_side, stop_side};
 use super::state::{
-    AGENT_PROBE, AGENT_SLICE, CpuCtx, Custody, MS, PREEMPT_BURST, Reference, TaskCtx, before, later_by,
+    AGENT_PROBE, AGENT_SLICE, CpuCtx, Custody, LAG, MS, PREEMPT_BURST, Reference, TaskCtx, before, later_by,
 };
 use crate::sim::core::{Core, ENQ_LAST, ENQ_WAKEUP, KICK_PREEMPT};
 use crate::sim::linux::{Dsq, Linux, Thread};
@@ -71,7 +71,7 @@ impl Reference {
     }
 
     /// Tasks for which only this CPU is possible. They are never parked.
-    fn enqueue_pinned(&mut self, linux: &mut Linux, task: Thread, cpu: Cpu, now: u64) {
+    fn enqueue_pinned(&mut self, linux: &mut Linux, task: Thread, cpu: Cpu, flags: u64, now: u64) {
         if linux.task(task).kthread || self.settings.keep_local || !self.cpu_usable(cpu) {
             return linux.insert(task, Dsq::Own, self.settings.slice, 0);
         }
@@ -79,7 +79,26 @@ impl Reference {
         self.ctx_mut(task).placed_at = now;
         let (slice, vtime) = (self.own_slice(task), self.settle_vtime(task));
         linux.insert(task, Dsq::Pinned(cpu), slice, vtime);
-        self.kick_if_idle(linux, cpu);
+        if !self.kick_if_idle(linux, cpu) && flags & ENQ_WAKEUP != 0 {
+            self.urge(linux, cpu, vtime, now);
+        }
+    }
+
+    /// A task that may run here only has woken up, and the CPU is busy: if it has credit, it comes next.
+    fn urge(&mut self, linux: &mut Linux, cpu: Cpu, vtime: u64, now: u64) {
+        let cut = self.cpu(cpu).cut_at;
+        let paid = if before(cut, now) { now } else { cut };
+        if !before(vtime, self.vnow.wrapping_sub(LAG / 2))
+            || paid - now > (PREEMPT_BURST - 1) * self.settings.preempt
+        {
+            return;
+        }
+        let paid = paid + self.settings.preempt;
+        let state = self.cpu_mut(cpu);
+        (state.cut_at, state.urgent) = (paid, true);
+        if self.agent_cpu != Some(cpu) && self.may_kick(linux) {
+            self.kick_busy(linux, cpu);
+        }
     }
 
     /// No run is longer than `max_run` while others wait, whatever slice it was given.
@@ -216,7 +235,7 @@ impl Core for Reference {
         let kthread = linux.task(task).kthread;
         if bound_to_cpu(linux, task) {
             self.counters.kernel_direct += 1;
-            return self.enqueue_pinned(linux, task, cpu, now);
+            return self.enqueue_pinned(linux, task, cpu, flags, now);
         }
         if flags & ENQ_LAST != 0 {
             self.counters.kept += 1;
@@ -264,6 +283,9 @@ impl Core for Reference {
             }
         }
         if self.rescue(linux, cpu, now) {
+            return;
+        }
+        if self.cpu(cpu).urgent && self.take_urgent(linux, cpu, now) {
             return;
         }
         if prev_is_agent {

@@ -75,6 +75,18 @@ impl Reference {
         false
     }
 
+    /// The first of the tasks that are bound to this CPU, one of which comes next.
+    pub(super) fn take_urgent(&mut self, linux: &mut Linux, cpu: Cpu, now: u64) -> bool {
+        self.cpu_mut(cpu).urgent = false;
+        if !self.take_pinned(linux, cpu) {
+            return false;
+        }
+        let state = self.cpu_mut(cpu);
+        state.served_at[CORE] = now;
+        (state.next_side, state.next_n) = (CORE, SHARER);
+        true
+    }
+
     /// How many tasks share what a side gets here, in parts of [`SHARER`].
     fn sharers(&self, linux: &Linux, own: Dsq, common: Dsq, one_more: bool) -> u64 {
         let online = if self.view.nr_online as u32 == 0 { 1 } else { u64::from(self.view.nr_online as u32) };
