@@ -87,6 +87,8 @@ pub mod sim;
 mod sync;
 mod tasks;
 pub mod topology;
+#[cfg(feature = "trace")]
+pub mod trace;
 mod units;
 
 pub use agent::{Agent, Limits, Turn};

@@ -1,0 +1,310 @@
+//! Traces: what is written is read, and what is broken is refused with its place.
+
+use std::time::{Duration, Instant};
+
+use proptest::prelude::*;
+use proptest::strategy::ValueTree;
+use qumun::trace::{
+    CounterRef, Entry, GroupRef, Header, Origin, Reader, Record, TaskInfo, TaskRef, TraceErrorKind, Waker,
+    Why, Writer,
+};
+use qumun::{Cpu, CpuInfo, CpuSet, Nanos, Topology};
+
+const CPUS: u32 = 70;
+
+fn header() -> Header {
+    let topology = Topology::synthetic().nodes(2).cores(CPUS / 2).build().unwrap();
+    let mut header = Header::new(Origin::Kernel("6.18.1".into()), "gthulhu", topology);
+    header.start = Nanos(1_000_000);
+    header
+}
+
+/// Two groups, two counters and five tasks are there.
+fn beginning() -> Vec<(u64, Record)> {
+    let names = ["a", "b"];
+    let groups = names.map(|name| Record::Group { id: 7, name: name.into() });
+    let counters = names.map(|name| Record::CounterName(name.into()));
+    let tasks = (0..5).map(|n| Record::Task(Box::new(TaskInfo::new(100 + n, "task", GroupRef(0)))));
+    groups.into_iter().chain(counters).chain(tasks).map(|record| (0, record)).collect()
+}
+
+fn cpus() -> impl Strategy<Value = Option<Box<CpuSet>>> {
+    prop_oneof![
+        Just(None),
+        prop::collection::vec(0u32..1024, 1..40)
+            .prop_map(|list| Some(Box::new(list.into_iter().map(Cpu).collect()))),
+    ]
+}
+
+fn record() -> impl Strategy<Value = Record> {
+    let task = || (0u32..5).prop_map(TaskRef);
+    let other = |task: TaskRef, by: u32| TaskRef((task.0 + 1 + by) % 5);
+    let cpu = || (0..CPUS).prop_map(Cpu);
+    let maybe = move || prop::option::of(task());
+    prop_oneof![
+        (any::<u64>(), "[a-z/]{0,40}").prop_map(|(id, name)| Record::Group { id, name }),
+        (any::<u32>(), "\\PC{0,15}", 1u32..=10_000, cpus(), any::<[bool; 3]>()).prop_map(
+            |(pid, name, weight, cpus, [kthread, agent, realtime])| {
+                let info = TaskInfo::new((pid >> 1) as i32, &name, GroupRef(pid & 1));
+                Record::Task(Box::new(TaskInfo { weight, cpus, kthread, agent, realtime, ..info }))
+            }
+        ),
+        (maybe(), 0u32..4).prop_map(move |(parent, n)| Record::Fork {
+            parent,
+            child: parent.map_or(TaskRef(n), |parent| other(parent, n))
+        }),
+        task().prop_map(|task| Record::Exit { task }),
+        (task(), 0u32..6, cpu()).prop_map(move |(task, by, cpu)| {
+            let by = match by {
+                4 => Waker::Interrupt,
+                5 => Waker::Unknown,
+                n => Waker::Task(other(task, n)),
+            };
+            Record::Wake { task, by, cpu }
+        }),
+        (cpu(), maybe(), 0u32..5, 0u8..3).prop_map(move |(cpu, from, to, why)| {
+            let to = match (from, to) {
+                (Some(_), 4) => None,
+                (Some(from), n) => Some(other(from, n)),
+                (None, n) => Some(TaskRef(n)),
+            };
+            let why = [Why::Blocked, Why::Preempted, Why::Exited][usize::from(why)];
+            Record::Switch { cpu, from, why, to }
+        }),
+        (task(), 1u32..=10_000).prop_map(|(task, weight)| Record::Weight { task, weight }),
+        (task(), cpus()).prop_map(|(task, cpus)| Record::Affinity { task, cpus }),
+        (task(), 0u32..2).prop_map(|(task, group)| Record::Move { task, group: GroupRef(group) }),
+        (task(), "[a-z]{0,15}").prop_map(|(task, name)| Record::Name { task, name }),
+        (cpu(), any::<bool>()).prop_map(|(cpu, online)| Record::Online { cpu, online }),
+        (0u32..2, any::<u64>())
+            .prop_map(|(counter, value)| Record::Counter { counter: CounterRef(counter), value }),
+        (0u64..1 << 40).prop_map(|count| Record::Dropped { count }),
+    ]
+}
+
+fn written(records: &[(u64, Record)]) -> Vec<u8> {
+    let header = header();
+    let (mut writer, mut at) = (Writer::new(Vec::new(), &header).unwrap(), header.start);
+    for (passed, record) in records {
+        at = at + Nanos(*passed);
+        writer.record(at, record).unwrap();
+    }
+    writer.finish().unwrap().0
+}
+
+fn read(bytes: &[u8]) -> Result<Vec<Entry>, qumun::trace::TraceError> {
+    Reader::new(bytes)?.collect()
+}
+
+/// A trace of more than one block in which all kinds of records occur.
+fn sample(n: usize) -> Vec<u8> {
+    let mut runner = proptest::test_runner::TestRunner::deterministic();
+    let tree = prop::collection::vec((0u64..1 << 20, record()), n..n + 1).new_tree(&mut runner).unwrap();
+    let mut all = beginning();
+    all.extend(tree.current());
+    written(&all)
+}
+
+proptest! {
+    #[test]
+    fn what_was_written_is_read(records in prop::collection::vec((0u64..1 << 44, record()), 0..300)) {
+        let mut all = beginning();
+        all.extend(records);
+        let bytes = written(&all);
+        let mut at = header().start;
+        let entries = read(&bytes).unwrap();
+        prop_assert_eq!(entries.len(), all.len());
+        for (entry, (passed, record)) in entries.iter().zip(&all) {
+            at = at + Nanos(*passed);
+            prop_assert_eq!((entry.at, &entry.record), (at, record));
+        }
+    }
+
+    #[test]
+    fn any_bytes_are_records_or_an_error(bytes in prop::collection::vec(any::<u8>(), 0..400)) {
+        prop_assert!(read(&bytes).is_err());
+    }
+}
+
+#[test]
+fn the_header_comes_back() {
+    let header = header();
+    let bytes = Writer::new(Vec::new(), &header).unwrap().finish().unwrap().0;
+    assert_eq!(*Reader::new(bytes.as_slice()).unwrap().header(), header);
+    assert!(read(&bytes).unwrap().is_empty());
+}
+
+#[test]
+fn a_truncated_trace_is_an_error_and_its_whole_blocks_can_be_had() {
+    let bytes = sample(20_000);
+    let whole = read(&bytes).unwrap();
+    let step = bytes.len() / 97;
+    for len in (0..bytes.len()).step_by(step).chain([bytes.len() - 1, bytes.len() - 29]) {
+        let error = read(&bytes[..len]).unwrap_err();
+        assert!(error.offset() <= len as u64, "{len}: {error}");
+        let expected = if len < 8 { TraceErrorKind::NotATrace } else { TraceErrorKind::Truncated };
+        assert_eq!(error.kind(), expected, "{len}: {error}");
+        if let Ok(reader) = Reader::new(&bytes[..len]) {
+            let mut reader = reader.partial();
+            let part: Vec<_> = reader.by_ref().map(|entry| entry.unwrap()).collect();
+            assert_eq!(part, whole[..part.len()], "{len}");
+            assert!(reader.cut().is_some());
+            assert!(len < 200_000 || !part.is_empty());
+        }
+    }
+}
+
+#[test]
+fn one_wrong_bit_is_found() {
+    let bytes = sample(400);
+    for at in 0..bytes.len() {
+        let mut bad = bytes.clone();
+        bad[at] ^= 1 << (at % 8);
+        // Two bytes of the front are reserved and covered by the checksum, too.
+        assert!(read(&bad).is_err(), "byte {at}");
+    }
+}
+
+#[test]
+fn a_later_version_is_named() {
+    let mut bytes = sample(1);
+    bytes[8] = 2;
+    let error = read(&bytes).unwrap_err();
+    assert_eq!((error.kind(), error.offset()), (TraceErrorKind::Version, 8));
+    assert_eq!(error.to_string(), "byte 8: unknown version: 2; this program reads 1 to 1: use a newer one");
+}
+
+#[test]
+fn machines_that_cannot_be_are_refused() {
+    let cpu = |n: u32| CpuInfo { cpu: Cpu(n), core: n, l2: n, capacity: 1024, ..CpuInfo::default() };
+    let refused = |cpus: &[CpuInfo]| {
+        let topology = Topology::from_cpus(cpus).unwrap();
+        let header = Header::new(Origin::Simulated, "x", topology);
+        let bytes = Writer::new(Vec::new(), &header).unwrap().finish().unwrap().0;
+        let error = Reader::new(bytes.as_slice()).unwrap_err();
+        assert_eq!(error.kind(), TraceErrorKind::Impossible);
+        error.to_string()
+    };
+    let two = |change: fn(&mut CpuInfo)| {
+        let mut second = CpuInfo { core: 0, l2: 0, ..cpu(1) };
+        change(&mut second);
+        refused(&[cpu(0), second])
+    };
+    assert!(two(|second| second.package = 1).contains("one Core"));
+    assert!(two(|second| second.l2 = 5).contains("two of L2"));
+    assert!(two(|second| (second.core, second.l3) = (9, 9)).contains("one L2"));
+}
+
+#[test]
+fn records_that_cannot_be_are_not_written() {
+    let bad = [
+        Record::Wake { task: TaskRef(1), by: Waker::Task(TaskRef(1)), cpu: Cpu(0) },
+        Record::Wake { task: TaskRef(9), by: Waker::Interrupt, cpu: Cpu(0) },
+        Record::Switch { cpu: Cpu(CPUS), from: None, why: Why::Blocked, to: Some(TaskRef(0)) },
+        Record::Switch { cpu: Cpu(0), from: Some(TaskRef(0)), why: Why::Blocked, to: Some(TaskRef(0)) },
+        Record::Fork { parent: Some(TaskRef(2)), child: TaskRef(2) },
+        Record::Weight { task: TaskRef(0), weight: 0 },
+        Record::Counter { counter: CounterRef(2), value: 0 },
+        Record::Move { task: TaskRef(0), group: GroupRef(2) },
+    ];
+    for record in bad {
+        let mut writer = Writer::new(Vec::new(), &header()).unwrap();
+        for (_, record) in beginning() {
+            writer.record(Nanos(0), &record).unwrap();
+        }
+        let error = writer.record(Nanos(0), &record).unwrap_err();
+        assert_eq!(error.kind(), TraceErrorKind::Impossible, "{record:?}");
+    }
+}
+
+/// The checksum once more: whoever breaks a trace on purpose puts it right.
+fn crc32(bytes: &[u8]) -> u32 {
+    let bit = |crc: u32, _| if crc & 1 == 1 { crc >> 1 ^ 0xedb8_8320 } else { crc >> 1 };
+    !bytes.iter().fold(!0, |crc, byte| (0..8).fold(crc ^ u32::from(*byte), bit))
+}
+
+/// Puts all checksums right, as far as blocks can be told apart.
+fn mend(bytes: &mut [u8]) {
+    let word = |bytes: &[u8], at: usize| {
+        bytes.get(at..at + 4).map_or(usize::MAX >> 8, |b| u32::from_le_bytes(b.try_into().unwrap()) as usize)
+    };
+    let fix = |from: usize, to: usize, bytes: &mut [u8]| -> bool {
+        if to + 4 > bytes.len() {
+            return false;
+        }
+        let crc = crc32(&bytes[from..to]);
+        bytes[to..to + 4].copy_from_slice(&crc.to_le_bytes());
+        true
+    };
+    let mut at = 16 + word(bytes, 12);
+    if !fix(0, at, bytes) {
+        return;
+    }
+    at += 4;
+    while at < bytes.len() {
+        let end = match bytes[at] {
+            b'R' => at + 17 + word(bytes, at + 1),
+            b'E' => at + 25,
+            _ => return,
+        };
+        if !fix(at, end, bytes) {
+            return;
+        }
+        at = end + 4;
+    }
+}
+
+struct Dice(u64);
+
+impl Dice {
+    fn below(&mut self, n: usize) -> usize {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) as usize % n.max(1)
+    }
+}
+
+fn mutate(bytes: &mut Vec<u8>, dice: &mut Dice) {
+    for _ in 0..=dice.below(4) {
+        let at = dice.below(bytes.len());
+        match dice.below(6) {
+            0 => bytes.truncate(at.max(1)),
+            1 => bytes[at] = dice.below(256) as u8,
+            2 => bytes[at] ^= 1 << dice.below(8),
+            3 => bytes.insert(at, dice.below(256) as u8),
+            4 => bytes[at] = [0, 0x7f, 0x80, 0xff][dice.below(4)],
+            _ => {
+                let (from, len) = (dice.below(bytes.len()), dice.below(64));
+                let piece = bytes[from..(from + len).min(bytes.len())].to_vec();
+                bytes.splice(at..at, piece);
+            }
+        }
+    }
+}
+
+/// `QUMUN_FUZZ=600 cargo test --release … fuzz` goes on for ten minutes; two seconds without.
+#[test]
+fn fuzz_broken_traces_never_panic() {
+    let seconds = std::env::var("QUMUN_FUZZ").ok().and_then(|s| s.parse().ok()).unwrap_or(2);
+    let seeds = [sample(0), sample(60), sample(300)];
+    let (mut dice, start) = (Dice(seconds), Instant::now());
+    let (mut tried, mut good, mut replayed) = (0u64, 0u64, 0u64);
+    while start.elapsed() < Duration::from_secs(seconds) {
+        let mut bytes = seeds[dice.below(seeds.len())].clone();
+        mutate(&mut bytes, &mut dice);
+        if dice.below(8) > 0 {
+            mend(&mut bytes);
+        }
+        tried += 1;
+        let whole = read(&bytes);
+        let part = Reader::new(bytes.as_slice()).map(|reader| reader.partial().count());
+        if let Err(error) = &whole {
+            assert!(error.offset() <= bytes.len() as u64 + 17, "{error}");
+        }
+        good += u64::from(whole.is_ok());
+        if part.is_ok() {
+            replayed += 1;
+        }
+    }
+    println!("{tried} broken traces, {good} that can be read, {replayed} in part");
+    assert!(tried > 100 && good > 0);
+}
