@@ -21,7 +21,7 @@ mod script;
 mod values;
 
 pub use core::{Core, ENQ_LAST, ENQ_WAKEUP, KICK_IDLE, KICK_PREEMPT};
-pub use engine::{Costs, Group, Histogram, Setup, Sim, Span, Step, TaskFigures, Wire, Workload, jain};
+pub use engine::{Costs, Group, Histogram, Label, Setup, Sim, Span, Step, TaskFigures, Wire, Workload, jain};
 pub use host::Host;
 pub use linux::{Dsq, Iter, Linux, Place, Task, Thread};
 pub use machine::{Machine, Port};

@@ -5,6 +5,7 @@ mod agent;
 mod clock;
 mod figures;
 mod program;
+mod tape;
 
 use std::collections::BinaryHeap;
 use std::fmt;
@@ -20,6 +21,8 @@ use clock::{Due, Happening};
 use figures::DISTANCES;
 pub use figures::{Histogram, TaskFigures, jain};
 pub use program::{Group, Span, Step, Workload};
+pub use tape::Label;
+use tape::Tape;
 
 /// The machine and the manners of a simulation. Times are of simulated time.
 #[derive(Clone, Debug)]
@@ -126,6 +129,7 @@ pub struct Sim<S: Scheduler> {
     idle_since: u64,
     wasted: u64,
     broken: Option<String>,
+    tape: Option<Box<Tape>>,
 }
 
 impl<S: Scheduler> fmt::Debug for Sim<S> {
@@ -194,6 +198,7 @@ impl<S: Scheduler> Sim<S> {
             idle_since: began.0,
             wasted: 0,
             broken: None,
+            tape: None,
             setup,
         };
         sim.greet();
@@ -256,6 +261,7 @@ impl<S: Scheduler> Sim<S> {
             Happening::Timer => {
                 self.timer_armed = false;
                 self.host.timer(Cpu(0));
+                self.tape_counters();
                 self.see_to_kicks();
             }
         }
@@ -290,6 +296,7 @@ impl<S: Scheduler> Sim<S> {
         let before = self.host.linux.running(cpu);
         let runs = before.map(|task| self.host.linux.task(task).runs);
         let task = self.host.schedule(cpu);
+        self.tape_switch(cpu);
         self.see_to_kicks();
         let Some(task) = task else {
             self.lanes[cpu.0 as usize].turn += 1;
@@ -305,6 +312,10 @@ impl<S: Scheduler> Sim<S> {
             self.put_off(before);
         }
         self.count_idle(cpu);
+        if self.has_left(task, cpu) {
+            // Its first step was to wait.
+            return self.schedule(cpu);
+        }
         if task == self.agent_task && self.agent_left.is_none() {
             self.begin_turn(cpu);
         }
@@ -458,6 +469,7 @@ impl<S: Scheduler> Sim<S> {
         }
         self.actors[task.index()] = Some(actor);
         self.members[group].push(task);
+        self.tape_task(task, parent);
         task
     }
 
@@ -469,6 +481,7 @@ impl<S: Scheduler> Sim<S> {
         if !self.host.wake(task, by) {
             return;
         }
+        self.tape_wake(task, by);
         let now = self.host.linux.now;
         if let Some(actor) = self.actor(task) {
             actor.blocked = false;
@@ -626,6 +639,7 @@ impl<S: Scheduler> Sim<S> {
             }
             Step::Pin(cpus) => {
                 self.host.set_affinity(task, cpus);
+                self.tape_change(task);
                 self.see_to_kicks();
                 if !matches!(self.host.linux.task(task).place, Place::Running(_)) {
                     self.put_off(task);
@@ -660,6 +674,7 @@ impl<S: Scheduler> Sim<S> {
             }
         }
         self.gone.push(actor.figures);
+        self.tape_exit(task);
         self.host.exit(task);
         if let Some(parent) = actor.parent
             && let Some(waiting) = self.actor(parent)
@@ -670,6 +685,7 @@ impl<S: Scheduler> Sim<S> {
                 self.wake(parent, None);
             }
         }
+        self.tape_gone();
         self.see_to_kicks();
     }
 }
@@ -726,6 +742,7 @@ impl<S: Scheduler> Sim<S> {
                 self.put_off(task);
             }
         }
+        self.tape_online(cpu, online);
         self.agent.backend_mut().set_online(cpu, online);
         self.count_idle(cpu);
         self.see_to_kicks();
