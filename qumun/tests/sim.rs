@@ -1,6 +1,6 @@
 //! Simulated time: who gets what, what goes wrong, and whether it is the same each time.
 
-use qumun::sim::{Costs, Mode, RawDecision, Setup, Sim, Span, Spec, Step, Workload, jain};
+use qumun::sim::{Costs, Mode, RawDecision, Scenario, Setup, Shape, Sim, Span, Spec, Step, Workload, jain};
 use qumun::{Context, Cpu, CpuSet, Nanos, Queued, Scheduler, Topology, Verdict};
 
 /// First come, first served.
@@ -210,6 +210,67 @@ fn the_same_seed_gives_the_same() {
     };
     assert_eq!(run(7), run(7));
     assert_ne!(run(7), run(8));
+}
+
+#[test]
+fn a_killed_agent_has_a_successor() {
+    let text = "machine cpus=2
+        time 6s
+        group hogs count=4
+          run 1s
+        group beat
+          run 1ms
+          every 20ms
+        at 1s kill 1s
+        at 1.5s garbage 500
+        at 3s stop 200ms
+        at 4s affinity hogs 0
+        at 5s weight hogs 300
+        at 5.5s affinity hogs all";
+    let scenario: Scenario = text.parse().unwrap();
+    let sim = scenario.run(|| Fair).unwrap();
+    sim.check().unwrap();
+    assert_eq!(sim.latch().mode, Mode::Normal, "{:?}", sim.latch());
+    assert!(sim.latch().entered >= 2 && sim.counters().dec_stale + sim.counters().dec_refused > 400);
+    let tasks = sim.tasks();
+    assert!(tasks.iter().all(|t| t.longest_wait < ms(150)), "{tasks:?}");
+    assert!(tasks.iter().filter(|t| t.weight == 300).count() == 4);
+    // Without a successor the core goes on by itself.
+    let mut sim = Sim::new(two_cpus(), &scenario.work, Fair).unwrap();
+    sim.run(ms(500));
+    sim.kill_agent(ms(1));
+    sim.run(ms(2_000));
+    sim.check().unwrap();
+    assert_eq!((sim.latch().mode, sim.agent_pid()), (Mode::Degraded, None));
+    assert!(sim.tasks().iter().all(|t| t.longest_wait < ms(100)));
+}
+
+#[test]
+fn every_shape_is_work_that_can_be_done() {
+    for shape in Shape::ALL {
+        let mut sim = Sim::new(Setup::new(Topology::flat(4)), &shape.workload(4), Fair).unwrap();
+        sim.run(ms(1_000));
+        sim.check().unwrap_or_else(|e| panic!("{shape}: {e}"));
+        let ran: u64 = sim.tasks().iter().map(|t| t.ran.as_u64()).sum();
+        assert!(ran > 400_000_000, "{shape}: {}", Nanos(ran));
+        assert_eq!((sim.latch().mode, sim.latch().entered), (Mode::Normal, 0), "{shape}");
+    }
+    assert!("hog".parse::<Shape>().unwrap_err().contains("fork-storm"));
+}
+
+#[test]
+fn work_that_never_ends_is_found() {
+    let mut work = Workload::new();
+    let ring = work.group("ring", 1, Spec::default(), vec![Step::Exit]);
+    *work.steps(ring).unwrap() = vec![Step::Wake(ring), Step::Block];
+    let mut sim = Sim::new(two_cpus(), &work, Fifo).unwrap();
+    sim.run(ms(100));
+    assert!(sim.check().unwrap_err().contains("(group ring) goes round and round"));
+    let mut work = Workload::new();
+    work.group("alone", 1, Spec::default(), vec![Step::Join]);
+    let mut sim = Sim::new(two_cpus(), &work, Fifo).unwrap();
+    sim.run(ms(100));
+    assert!(sim.check().unwrap_err().contains("(group alone)"));
 }
 
 #[test]

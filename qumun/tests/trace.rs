@@ -308,3 +308,161 @@ fn fuzz_broken_traces_never_panic() {
     println!("{tried} broken traces, {good} that can be read, {replayed} in part");
     assert!(tried > 100 && good > 0);
 }
+
+mod simulated {
+    use std::cell::RefCell;
+    use std::io::Write;
+    use std::rc::Rc;
+
+    use super::*;
+    use qumun::sim::{Fault, Scenario, Setup, Shape, Sim, Spec, Step, Workload};
+    use qumun::{Context, Queued, Scheduler, Verdict};
+
+    pub(crate) struct Fifo;
+
+    impl Scheduler for Fifo {
+        type Task = ();
+
+        fn enqueue(&mut self, _: &mut Context<'_, ()>, task: &Queued) -> Verdict {
+            task.anywhere().vtime(task.enqueued_at.as_u64()).into()
+        }
+    }
+
+    /// Bytes that can be looked at while somebody else has the writer.
+    #[derive(Clone, Default)]
+    pub(crate) struct Shared(Rc<RefCell<Vec<u8>>>);
+
+    impl Write for Shared {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.borrow_mut().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn scenario(shape: Shape, seed: u64) -> Scenario {
+        let mut scenario = Scenario::new(4).unwrap();
+        scenario.work = shape.workload(4);
+        scenario.setup.seed = seed;
+        scenario.time = Nanos::from_millis(500);
+        let ms = Nanos::from_millis;
+        scenario.faults = vec![
+            (ms(200), Fault::Offline(Cpu(1))),
+            (ms(250), Fault::Online(Cpu(1))),
+            (ms(300), Fault::Kill(ms(20))),
+        ];
+        scenario
+    }
+
+    fn run(shape: Shape, seed: u64, recorded: bool) -> (Vec<u8>, String) {
+        let scenario = scenario(shape, seed);
+        let mut sim = scenario.start(|| Fifo).unwrap();
+        let bytes = Shared::default();
+        if recorded {
+            sim.record("fifo", bytes.clone()).unwrap();
+        }
+        sim.run(scenario.time);
+        sim.check().unwrap();
+        let figures = format!("{:?} {:?} {}", sim.tasks(), sim.counters(), sim.happened());
+        if recorded {
+            let summary = sim.end_record().unwrap().unwrap();
+            assert_eq!(summary.bytes, bytes.0.borrow().len() as u64);
+        }
+        let bytes = bytes.0.borrow().clone();
+        (bytes, figures)
+    }
+
+    #[test]
+    fn the_same_seed_gives_the_same_bytes_and_recording_changes_nothing() {
+        for shape in Shape::ALL {
+            let (bytes, figures) = run(shape, 3, true);
+            assert!(bytes == run(shape, 3, true).0, "{shape}");
+            assert_eq!(figures, run(shape, 3, false).1, "{shape}");
+            if shape == Shape::Requests {
+                assert!(bytes != run(shape, 4, true).0);
+            }
+        }
+    }
+
+    /// What the trace tells is what the simulator counted.
+    #[test]
+    fn a_trace_is_consistent_and_agrees_with_the_figures() {
+        for shape in Shape::ALL {
+            let scenario = scenario(shape, 5);
+            let mut sim = scenario.start(|| Fifo).unwrap();
+            let bytes = Shared::default();
+            sim.record("fifo", bytes.clone()).unwrap();
+            sim.run(scenario.time);
+            let end = sim.now();
+            sim.end_record().unwrap().unwrap();
+            let bytes = bytes.0.borrow();
+            let (mut names, mut pids) = (Vec::new(), Vec::new());
+            let mut on = [None; 4];
+            let mut ran = std::collections::BTreeMap::<i32, u64>::new();
+            let mut wakes = std::collections::BTreeMap::<i32, u64>::new();
+            for entry in Reader::new(bytes.as_slice()).unwrap() {
+                let entry = entry.unwrap();
+                match entry.record {
+                    Record::Task(info) => {
+                        pids.push((!info.agent).then_some(info.pid));
+                        names.push(info.name);
+                    }
+                    Record::Wake { task, .. } => {
+                        assert!(
+                            on.iter().flatten().all(|(other, _)| *other != task),
+                            "{shape} {}",
+                            entry.offset
+                        );
+                        if let Some(pid) = pids[task.0 as usize] {
+                            *wakes.entry(pid).or_default() += 1;
+                        }
+                    }
+                    Record::Switch { cpu, from, to, .. } => {
+                        let place: &mut Option<(TaskRef, Nanos)> = &mut on[cpu.0 as usize];
+                        assert_eq!(from, place.map(|(task, _)| task), "{shape} {}", entry.offset);
+                        if let Some((task, since)) = *place
+                            && let Some(pid) = pids[task.0 as usize]
+                        {
+                            *ran.entry(pid).or_default() += (entry.at - since).as_u64();
+                        }
+                        *place = to.map(|task| (task, entry.at));
+                    }
+                    _ => {}
+                }
+            }
+            for (task, since) in on.into_iter().flatten() {
+                if let Some(pid) = pids[task.0 as usize] {
+                    *ran.entry(pid).or_default() += (end - since).as_u64();
+                }
+            }
+            for task in sim.tasks() {
+                let seen = ran.get(&task.pid.0).copied().unwrap_or(0);
+                // A context switch belongs to who comes; the simulator's figure is without it.
+                let slack = 1_500 * task.runs + 1;
+                let figure = task.ran.as_u64();
+                assert!(seen.abs_diff(figure) <= slack, "{shape} {}: {seen} and {figure}", task.pid);
+                assert_eq!(
+                    wakes.get(&task.pid.0).copied().unwrap_or(0),
+                    task.wakeups,
+                    "{shape} {}",
+                    task.pid
+                );
+            }
+            assert!(names.iter().any(|name| name == "agent"));
+        }
+    }
+
+    #[test]
+    fn a_first_step_that_waits_leaves_no_cpu_alone() {
+        let mut work = Workload::new();
+        work.group("waits", 3, Spec::default(), vec![Step::Block, Step::Run(Nanos(1_000).into())]);
+        let hog = work.group("hog", 1, Spec::default(), vec![Step::Run(Nanos::from_millis(1_000).into())]);
+        let mut sim = Sim::new(Setup::new(Topology::flat(1)), &work, Fifo).unwrap();
+        sim.run(Nanos::from_millis(1_000));
+        sim.check().unwrap();
+        assert!(sim.group(hog)[0].ran > Nanos::from_millis(990), "{}", sim.group(hog)[0].ran);
+    }
+}

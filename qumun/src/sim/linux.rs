@@ -252,16 +252,23 @@ impl Linux {
 
 /// Tasks come, change and go.
 impl Linux {
+    /// Gives a task another name.
+    pub(crate) fn rename(&mut self, task: Thread, name: &str) {
+        self.task_mut(task).comm = comm_of(name);
+    }
+
+    /// How many tasks there are.
+    pub(crate) fn nr_tasks(&self) -> usize {
+        self.tasks.len() - self.free.len()
+    }
+
     pub(crate) fn make_task(&mut self, spec: &Spec, allowed: CpuSet) -> Thread {
         let pid = Pid(self.next_pid);
         self.next_pid += 1;
-        let mut comm = [0; 16];
-        let name = &spec.comm.as_bytes()[..spec.comm.len().min(15)];
-        comm[..name.len()].copy_from_slice(name);
         let task = Task {
             pid,
             tgid: spec.tgid.unwrap_or(pid),
-            comm,
+            comm: comm_of(spec.comm),
             kthread: spec.kthread,
             weight: spec.weight.clamp(1, 10_000),
             cgroup_id: spec.cgroup_id,
@@ -388,4 +395,12 @@ impl Linux {
     pub fn publish(&mut self) {
         self.published = self.decisions.len();
     }
+}
+
+/// The first 15 bytes, and a zero.
+fn comm_of(name: &str) -> [u8; 16] {
+    let mut comm = [0; 16];
+    let name = &name.as_bytes()[..name.len().min(15)];
+    comm[..name.len()].copy_from_slice(name);
+    comm
 }

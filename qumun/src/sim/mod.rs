@@ -3,6 +3,7 @@
 //! | | |
 //! | --- | --- |
 //! | [`Sim`] | simulated time: CPUs that work at the same time, tasks that follow programs, figures |
+//! | [`Scenario`] | machine, work and faults of a simulation as a text file |
 //! | [`Machine`] | CPUs and tasks that a test moves by hand, step by step; nothing happens by itself |
 //! | [`Script`] | no machine at all: events in, decisions out |
 //! | [`Reference`] | the executable specification of the core, which runs in both |
@@ -17,14 +18,20 @@ mod host;
 mod linux;
 mod machine;
 mod reference;
+mod scenario;
 mod script;
+mod shapes;
 mod values;
 
 pub use core::{Core, ENQ_LAST, ENQ_WAKEUP, KICK_IDLE, KICK_PREEMPT};
-pub use engine::{Costs, Group, Histogram, Label, Setup, Sim, Span, Step, TaskFigures, Wire, Workload, jain};
+pub use engine::{
+    Costs, Fault, Group, Histogram, Label, Setup, Sim, Span, Step, TaskFigures, Wire, Workload, jain,
+};
 pub use host::Host;
 pub use linux::{Dsq, Iter, Linux, Place, Task, Thread};
 pub use machine::{Machine, Port};
 pub use reference::{Reference, Settings};
+pub use scenario::{Scenario, ScenarioError};
 pub use script::Script;
+pub use shapes::Shape;
 pub use values::{Config, Counters, Latch, Mode, RawDecision, Reason, Sabotage, Spec};

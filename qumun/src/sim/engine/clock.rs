@@ -22,6 +22,10 @@ pub(super) enum Happening {
     Watchdog,
     /// A stopped agent goes on.
     AgentWakes,
+    /// A new agent comes after one that was killed.
+    AgentComes,
+    /// Something goes wrong: its place in the list.
+    Fault(u32),
 }
 
 /// The first comes out of the heap first; of those at one time the one that was put in first.
@@ -49,7 +53,7 @@ impl PartialOrd for Due {
 pub(super) struct Random(pub(super) u64);
 
 impl Random {
-    fn next(&mut self) -> u64 {
+    pub(super) fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let z = (self.0 ^ self.0 >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         let z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);

@@ -3,6 +3,7 @@
 
 mod agent;
 mod clock;
+mod faults;
 mod figures;
 mod program;
 mod tape;
@@ -14,12 +15,14 @@ use super::core::Core;
 use super::host::Host;
 use super::linux::{Dsq, Linux, Place, Thread};
 use super::reference::{Reference, Settings};
-use super::values::{Counters, Latch, RawDecision, Spec};
+use super::values::{Counters, Latch, Spec};
 use crate::{Agent, Builder, Cpu, CpuSet, Nanos, Pid, Scheduler, Topology};
 pub use agent::{Costs, Wire};
 use clock::{Due, Happening};
+pub use faults::Fault;
 use figures::DISTANCES;
 pub use figures::{Histogram, TaskFigures, jain};
+pub(crate) use program::Members;
 pub use program::{Group, Span, Step, Workload};
 pub use tape::Label;
 use tape::Tape;
@@ -65,6 +68,9 @@ impl Setup {
 /// How often the watchdog looks, and how long a task may want to run and not (the kernel's, as we set it).
 const WATCH: Nanos = Nanos::from_millis(1_000);
 const STALL: Nanos = Nanos::from_millis(5_000);
+/// More steps than this in one moment are an endless loop, and more tasks a fork bomb.
+const MOST_STEPS: usize = 10_000;
+const MOST_TASKS: usize = 1_000_000;
 
 /// What a task does now.
 #[derive(Debug)]
@@ -116,11 +122,19 @@ pub struct Sim<S: Scheduler> {
     agent_left: Option<u64>,
     agent_ran: u64,
     agent_stopped: bool,
+    agent_dead: bool,
+    builder: Builder,
+    /// Makes the policy of an agent that comes after a killed one.
+    successor: Option<Box<dyn FnMut() -> S>>,
+    faults: Vec<Fault>,
     queue: BinaryHeap<Due>,
     order: u64,
     tick_armed: bool,
-    timer_armed: bool,
+    /// When the core's timer fires next.
+    timer_due: Option<u64>,
     random: clock::Random,
+    /// For faults, so that they leave the arrivals as they were.
+    chaos: clock::Random,
     life: u32,
     began: Nanos,
     happened: u64,
@@ -170,8 +184,7 @@ impl<S: Scheduler> Sim<S> {
         }
         let agent = builder.agent(Wire::new(nr_cpus), policy);
         host.core.subscribe(S::EVENTS);
-        let spec = Spec { comm: "agent", ..Spec::default() };
-        let agent_task = host.spawn(&spec, CpuSet::ALL, None);
+        let agent_task = host.spawn(&agent_spec(), CpuSet::ALL, None);
         let began = host.linux.now;
         let mut sim = Self {
             host,
@@ -185,11 +198,16 @@ impl<S: Scheduler> Sim<S> {
             agent_left: None,
             agent_ran: 0,
             agent_stopped: false,
+            agent_dead: false,
+            builder,
+            successor: None,
+            faults: Vec::new(),
             queue: BinaryHeap::new(),
             order: 0,
             tick_armed: false,
-            timer_armed: false,
+            timer_due: None,
             random: clock::Random(setup.seed),
+            chaos: clock::Random(!setup.seed),
             life: 0,
             began,
             happened: 0,
@@ -253,16 +271,17 @@ impl<S: Scheduler> Sim<S> {
             }
             Happening::Tick => self.tick(),
             Happening::Watchdog => self.watch(),
-            Happening::AgentWakes => {
-                self.agent_stopped = false;
-                self.host.wake(self.agent_task, None);
-                self.see_to_kicks();
-            }
+            Happening::AgentWakes => self.agent_goes_on(),
+            Happening::AgentComes => self.agent_comes(),
+            Happening::Fault(index) => self.fault(index),
             Happening::Timer => {
-                self.timer_armed = false;
-                self.host.timer(Cpu(0));
-                self.tape_counters();
-                self.see_to_kicks();
+                // One that was armed for an earlier time meanwhile has done its work.
+                if self.timer_due == Some(self.host.linux.now.0) {
+                    self.timer_due = None;
+                    self.host.timer(Cpu(0));
+                    self.tape_counters();
+                    self.see_to_kicks();
+                }
             }
         }
     }
@@ -312,10 +331,6 @@ impl<S: Scheduler> Sim<S> {
             self.put_off(before);
         }
         self.count_idle(cpu);
-        if self.has_left(task, cpu) {
-            // Its first step was to wait.
-            return self.schedule(cpu);
-        }
         if task == self.agent_task && self.agent_left.is_none() {
             self.begin_turn(cpu);
         }
@@ -399,13 +414,11 @@ impl<S: Scheduler> Sim<S> {
             self.at(Nanos((now / tick + 1) * tick), Happening::Tick);
         }
         let busy = open || !self.host.core.is_normal() || self.waiting > 0 && self.idle > 0;
-        if !self.timer_armed {
-            let period = super::machine::TIMER.0;
-            let next = if busy { (now / period + 1) * period } else { self.heartbeat_due(now, period) };
-            self.timer_armed = true;
+        let period = super::machine::TIMER.0;
+        let next = if busy { (now / period + 1) * period } else { self.heartbeat_due(now, period) };
+        if self.timer_due.is_none_or(|due| due > next) {
+            self.timer_due = Some(next);
             self.at(Nanos(next), Happening::Timer);
-        } else if busy && !self.host.core.is_normal() {
-            // Armed already: at most one period away, or for the agent's regular turn.
         }
     }
 
@@ -433,6 +446,9 @@ impl<S: Scheduler> Sim<S> {
 
     fn enter(&mut self, group: usize, spec: &Spec, cpus: CpuSet, parent: Option<Thread>) -> Thread {
         let task = self.host.spawn(spec, cpus, parent);
+        if spec.comm == Spec::default().comm {
+            self.host.linux.rename(task, &self.groups[group].name);
+        }
         self.life += 1;
         let t = self.host.linux.task(task);
         let figures = TaskFigures {
@@ -512,10 +528,6 @@ impl<S: Scheduler> Sim<S> {
         }
         self.count_waste();
         self.waiting = self.waiting.saturating_sub(1);
-        // The first step begins when it runs for the first time.
-        if actor_is_new(self.actors[task.index()].as_ref()) {
-            self.next_step(task);
-        }
     }
 
     /// It was on a CPU and still wants to be.
@@ -546,8 +558,8 @@ impl<S: Scheduler> Sim<S> {
     }
 }
 
-fn actor_is_new(actor: Option<&Actor>) -> bool {
-    actor.is_some_and(|actor| actor.step == usize::MAX)
+fn agent_spec() -> Spec {
+    Spec { comm: "agent", ..Spec::default() }
 }
 
 /// Programs.
@@ -555,6 +567,7 @@ impl<S: Scheduler> Sim<S> {
     /// A step is over. `false` if the task left its CPU.
     fn go_on(&mut self, task: Thread) -> bool {
         self.next_step(task);
+        let mut steps = 0;
         loop {
             match self.host.linux.task(task).place {
                 Place::Running(_) => {}
@@ -563,8 +576,17 @@ impl<S: Scheduler> Sim<S> {
             match self.actors[task.index()].as_ref() {
                 None => return false,
                 Some(actor) if actor.left > 0 => return true,
+                // A wake that it gave itself, nobody to wait for: without an end, time would stand still.
+                Some(actor) if steps > MOST_STEPS + self.groups[actor.group].steps.len() => {
+                    let (pid, name) = (actor.figures.pid, &self.groups[actor.group].name);
+                    let words = format!("pid {pid} (group {name}) goes round and round, and no time passes");
+                    self.broken.get_or_insert(words);
+                    self.exit(task);
+                    return false;
+                }
                 Some(_) => self.next_step(task),
             }
+            steps += 1;
         }
     }
 
@@ -614,6 +636,11 @@ impl<S: Scheduler> Sim<S> {
                 }
             }
             Step::Fork(group) => {
+                if self.actors.len() >= MOST_TASKS && self.host.linux.nr_tasks() >= MOST_TASKS {
+                    let words = format!("group {} forks without end: {MOST_TASKS} tasks", group.0);
+                    self.broken.get_or_insert(words);
+                    return;
+                }
                 let t = self.host.linux.task(task);
                 let own = &self.groups[group.0].spec;
                 let spec = Spec {
@@ -637,14 +664,7 @@ impl<S: Scheduler> Sim<S> {
                     self.leave(task);
                 }
             }
-            Step::Pin(cpus) => {
-                self.host.set_affinity(task, cpus);
-                self.tape_change(task);
-                self.see_to_kicks();
-                if !matches!(self.host.linux.task(task).place, Place::Running(_)) {
-                    self.put_off(task);
-                }
-            }
+            Step::Pin(cpus) => self.pin(task, cpus),
             Step::Exit => self.exit(task),
         }
     }
@@ -690,66 +710,8 @@ impl<S: Scheduler> Sim<S> {
     }
 }
 
-/// What may happen to a machine, while it works.
+/// The watchdog.
 impl<S: Scheduler> Sim<S> {
-    /// Stops the agent for some time, as SIGSTOP does.
-    pub fn stop_agent(&mut self, time: Nanos) {
-        let cpu = match self.host.linux.task(self.agent_task).place {
-            Place::Running(cpu) => Some(cpu),
-            _ => None,
-        };
-        if let Some(cpu) = cpu {
-            self.account(cpu);
-        }
-        self.host.stop(self.agent_task);
-        if !std::mem::replace(&mut self.agent_stopped, true) {
-            let back = self.now() + time;
-            self.at(back, Happening::AgentWakes);
-        }
-        self.see_to_kicks();
-        self.arm();
-    }
-
-    /// What turns take from now on: a slow agent.
-    pub fn set_costs(&mut self, costs: Costs) {
-        self.setup.costs = costs;
-    }
-
-    /// Writes any bytes to the decision ring, as a broken agent may. `false` if it is full.
-    pub fn send_raw(&mut self, decision: RawDecision) -> bool {
-        let sent = self.host.linux.write_decision(decision);
-        self.host.linux.publish();
-        sent
-    }
-
-    /// Takes a CPU away or brings it back. `false` if there is no such CPU or it would be the last.
-    pub fn set_online(&mut self, cpu: Cpu, online: bool) -> bool {
-        let now = *self.host.linux.online();
-        if cpu.0 >= self.lanes.len() as u32
-            || now.contains(cpu) == online
-            || !online && now.single() == Some(cpu)
-        {
-            return false;
-        }
-        if online {
-            self.host.online(cpu);
-        } else {
-            self.account(cpu);
-            let running = self.host.linux.running(cpu);
-            self.host.offline(cpu);
-            self.lanes[cpu.0 as usize].turn += 1;
-            if let Some(task) = running {
-                self.put_off(task);
-            }
-        }
-        self.tape_online(cpu, online);
-        self.agent.backend_mut().set_online(cpu, online);
-        self.count_idle(cpu);
-        self.see_to_kicks();
-        self.arm();
-        true
-    }
-
     /// Who has waited for too long? The kernel would remove the scheduler.
     fn watch(&mut self) {
         let now = self.now();
@@ -829,8 +791,8 @@ impl<S: Scheduler> Sim<S> {
         }
     }
 
-    /// The agent's task.
-    pub fn agent_pid(&self) -> Pid {
-        self.host.linux.task(self.agent_task).pid
+    /// The agent's task; `None` while there is none.
+    pub fn agent_pid(&self) -> Option<Pid> {
+        (!self.agent_dead).then(|| self.host.linux.task(self.agent_task).pid)
     }
 }

@@ -107,6 +107,17 @@ impl Workload {
         self.groups.get_mut(group.0).map(|members| &mut members.steps)
     }
 
+    /// The groups: each with its name and how many tasks it has from the start.
+    pub fn groups(&self) -> impl Iterator<Item = (Group, &str, usize)> {
+        (self.groups.iter().enumerate())
+            .map(|(index, group)| (Group(index), group.name.as_str(), group.count))
+    }
+
+    /// The group of this name.
+    pub fn named(&self, name: &str) -> Option<Group> {
+        self.groups().find(|(_, other, _)| *other == name).map(|(group, ..)| group)
+    }
+
     /// Can it be simulated?
     ///
     /// # Errors

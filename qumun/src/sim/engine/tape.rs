@@ -4,7 +4,7 @@ use std::fmt;
 use std::io::Write;
 
 use super::Sim;
-use crate::sim::linux::{Dsq, Place, Thread};
+use crate::sim::linux::{Dsq, Thread};
 use crate::sim::values::Mode;
 use crate::trace::{
     CounterRef, GroupRef, Header, Origin, Record, Summary, TaskInfo, TaskRef, TraceError, Waker, Why, Writer,
@@ -134,9 +134,8 @@ impl<S: Scheduler> Sim<S> {
         let t = self.host.linux.task(task);
         let actor = self.actors.get(task.index()).and_then(Option::as_ref);
         let group = actor.map_or(self.groups.len(), |actor| actor.group);
-        let end = t.comm.iter().position(|b| *b == 0).unwrap_or(t.comm.len());
-        let name = String::from_utf8_lossy(&t.comm[..end]).into_owned();
-        let mut info = TaskInfo::new(t.pid.0, &name, tape.groups[group]);
+        let name = self.groups.get(group).map_or("agent", |members| members.name.as_str());
+        let mut info = TaskInfo::new(t.pid.0, name, tape.groups[group]);
         (info.tgid, info.weight, info.kthread) = (t.tgid.0, t.weight, t.kthread);
         info.agent = task == self.agent_task;
         info.cpus = t.allowed.clone();
@@ -236,10 +235,5 @@ impl<S: Scheduler> Sim<S> {
             }
         }
         news.iter().for_each(|record| self.tape_write(record));
-    }
-
-    /// Does a task run here that has just left? Then somebody must look for the next.
-    pub(super) fn has_left(&self, task: Thread, cpu: Cpu) -> bool {
-        self.host.linux.task(task).place != Place::Running(cpu)
     }
 }

@@ -1,0 +1,215 @@
+//! What may go wrong while a machine works.
+
+use super::Sim;
+use super::clock::Happening;
+use super::program::Group;
+use crate::sim::linux::{Place, Thread};
+use crate::sim::values::RawDecision;
+use crate::sim::{Costs, Wire};
+use crate::{Cpu, CpuSet, Nanos, Scheduler};
+
+/// Something that goes wrong, or changes from outside. See [`Sim::fault_at`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Fault {
+    /// The agent is stopped for so long, as by SIGSTOP.
+    Stop(Nanos),
+    /// The agent is killed, and so much later there is a new one.
+    Kill(Nanos),
+    /// From now on the agent's turns take this: a slow agent, or a good one again.
+    Costs(Costs),
+    /// The agent writes so many random decisions into its ring.
+    Garbage(u32),
+    /// A CPU goes. The last one stays.
+    Offline(Cpu),
+    /// It comes back.
+    Online(Cpu),
+    /// The tasks of a group may run here only, from now on.
+    Affinity(Group, CpuSet),
+    /// The tasks of a group get this weight.
+    Weight(Group, u32),
+}
+
+/// A place in the table that no task has.
+pub(super) const NOBODY: Thread = Thread(u32::MAX);
+
+impl<S: Scheduler> Sim<S> {
+    /// Lets this happen so long after the beginning, or at once if that is over.
+    pub fn fault_at(&mut self, at: Nanos, fault: Fault) {
+        let index = self.faults.len() as u32;
+        self.faults.push(fault);
+        self.at((self.began + at).max(self.now()), Happening::Fault(index));
+    }
+
+    /// Where the policy of a new agent comes from after [`Fault::Kill`]. Without it nobody comes, and the core goes on by
+    /// itself.
+    #[must_use]
+    pub fn successors(mut self, make: impl FnMut() -> S + 'static) -> Self {
+        self.successor = Some(Box::new(make));
+        self
+    }
+
+    pub(super) fn fault(&mut self, index: u32) {
+        match self.faults[index as usize] {
+            Fault::Stop(time) => self.stop_agent(time),
+            Fault::Kill(time) => self.kill_agent(time),
+            Fault::Costs(costs) => self.set_costs(costs),
+            Fault::Garbage(count) => (0..count).for_each(|_| self.garbage()),
+            Fault::Offline(cpu) => drop(self.set_online(cpu, false)),
+            Fault::Online(cpu) => drop(self.set_online(cpu, true)),
+            Fault::Affinity(group, cpus) => {
+                for task in self.members.get(group.0).cloned().unwrap_or_default() {
+                    self.pin(task, cpus);
+                }
+            }
+            Fault::Weight(group, weight) => {
+                for task in self.members.get(group.0).cloned().unwrap_or_default() {
+                    self.renice(task, weight);
+                }
+            }
+        }
+    }
+
+    /// Stops the agent for some time, as SIGSTOP does.
+    pub fn stop_agent(&mut self, time: Nanos) {
+        if self.agent_dead || std::mem::replace(&mut self.agent_stopped, true) {
+            return;
+        }
+        self.account_agent();
+        self.host.stop(self.agent_task);
+        let back = self.now() + time;
+        self.at(back, Happening::AgentWakes);
+        self.see_to_kicks();
+        self.arm();
+    }
+
+    pub(super) fn agent_goes_on(&mut self) {
+        if std::mem::take(&mut self.agent_stopped) {
+            self.host.wake(self.agent_task, None);
+            self.see_to_kicks();
+        }
+    }
+
+    /// Kills the agent. A [successor](Self::successors), if there is a source of them, comes so much later.
+    pub fn kill_agent(&mut self, time: Nanos) {
+        if std::mem::replace(&mut self.agent_dead, true) {
+            return;
+        }
+        self.account_agent();
+        self.tape_exit(self.agent_task);
+        self.host.exit(self.agent_task);
+        self.tape_gone();
+        (self.agent_task, self.agent_left, self.agent_stopped) = (NOBODY, None, false);
+        if self.successor.is_some() {
+            let comes = self.now() + time;
+            self.at(comes, Happening::AgentComes);
+        }
+        self.see_to_kicks();
+        self.arm();
+    }
+
+    pub(super) fn agent_comes(&mut self) {
+        let Some(make) = &mut self.successor else { return };
+        let policy = make();
+        let mut wire = Wire::new(self.lanes.len() as u32);
+        for cpu in (0..self.lanes.len() as u32).map(Cpu) {
+            wire.set_online(cpu, self.host.linux.online().contains(cpu));
+        }
+        self.agent = self.builder.agent(wire, policy);
+        self.agent_task = self.host.spawn(&super::agent_spec(), CpuSet::ALL, None);
+        self.agent_dead = false;
+        self.tape_task(self.agent_task, None);
+        self.greet();
+    }
+
+    /// What the agent has had of its CPU, before it is taken off.
+    fn account_agent(&mut self) {
+        if let Place::Running(cpu) = self.host.linux.task(self.agent_task).place {
+            self.account(cpu);
+        }
+    }
+
+    /// What turns take from now on: a slow agent.
+    pub fn set_costs(&mut self, costs: Costs) {
+        self.setup.costs = costs;
+    }
+
+    fn garbage(&mut self) {
+        let [a, b, c] = [(); 3].map(|()| self.chaos.next());
+        let pid = match a % 4 {
+            0 => (b >> 32) as i32,
+            _ => 1 + (b % (2 * self.actors.len() as u64 + 2)) as i32,
+        };
+        self.send_raw(RawDecision {
+            pid,
+            generation: c,
+            cpu: (a >> 40) as i32 % (2 * self.lanes.len() as i32),
+            flags: u32::from(a & 4 == 0),
+            slice: b >> 20,
+            vtime: c ^ a,
+        });
+    }
+
+    /// Writes any bytes to the decision ring, as a broken agent may. `false` if it is full.
+    pub fn send_raw(&mut self, decision: RawDecision) -> bool {
+        let sent = self.host.linux.write_decision(decision);
+        self.host.linux.publish();
+        sent
+    }
+
+    /// Takes a CPU away or brings it back. `false` if there is no such CPU or it would be the last.
+    pub fn set_online(&mut self, cpu: Cpu, online: bool) -> bool {
+        let now = *self.host.linux.online();
+        if cpu.0 >= self.lanes.len() as u32
+            || now.contains(cpu) == online
+            || !online && now.single() == Some(cpu)
+        {
+            return false;
+        }
+        if online {
+            self.host.online(cpu);
+        } else {
+            self.account(cpu);
+            let running = self.host.linux.running(cpu);
+            self.host.offline(cpu);
+            self.lanes[cpu.0 as usize].turn += 1;
+            if let Some(task) = running {
+                self.put_off(task);
+            }
+        }
+        self.tape_online(cpu, online);
+        self.agent.backend_mut().set_online(cpu, online);
+        self.count_idle(cpu);
+        self.see_to_kicks();
+        self.arm();
+        true
+    }
+
+    pub(super) fn pin(&mut self, task: Thread, cpus: CpuSet) {
+        self.account_of(task);
+        let ran = matches!(self.host.linux.task(task).place, Place::Running(_));
+        self.host.set_affinity(task, cpus);
+        self.tape_change(task);
+        self.see_to_kicks();
+        if ran && !matches!(self.host.linux.task(task).place, Place::Running(_)) {
+            self.put_off(task);
+        }
+    }
+
+    fn renice(&mut self, task: Thread, weight: u32) {
+        self.account_of(task);
+        self.host.set_weight(task, weight);
+        self.tape_change(task);
+        let weight = self.host.linux.task(task).weight;
+        if let Some(actor) = self.actor(task) {
+            actor.figures.weight = weight;
+        }
+        self.see_to_kicks();
+    }
+
+    fn account_of(&mut self, task: Thread) {
+        if let Place::Running(cpu) = self.host.linux.task(task).place {
+            self.account(cpu);
+        }
+    }
+}
