@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
+use qumun::sim::{Replay, Shape};
 use qumun::trace::{
     CounterRef, Entry, GroupRef, Header, Origin, Reader, Record, TaskInfo, TaskRef, TraceErrorKind, Waker,
     Why, Writer,
@@ -285,9 +286,10 @@ fn mutate(bytes: &mut Vec<u8>, dice: &mut Dice) {
 #[test]
 fn fuzz_broken_traces_never_panic() {
     let seconds = std::env::var("QUMUN_FUZZ").ok().and_then(|s| s.parse().ok()).unwrap_or(2);
-    let seeds = [sample(0), sample(60), sample(300)];
+    let real = Shape::ALL.map(simulated::short_trace);
+    let seeds: Vec<_> = [sample(0), sample(60), sample(300)].into_iter().chain(real).collect();
     let (mut dice, start) = (Dice(seconds), Instant::now());
-    let (mut tried, mut good, mut replayed) = (0u64, 0u64, 0u64);
+    let (mut tried, mut good, mut read_in_part, mut replayed) = (0u64, 0u64, 0u64, 0u64);
     while start.elapsed() < Duration::from_secs(seconds) {
         let mut bytes = seeds[dice.below(seeds.len())].clone();
         mutate(&mut bytes, &mut dice);
@@ -301,12 +303,19 @@ fn fuzz_broken_traces_never_panic() {
             assert!(error.offset() <= bytes.len() as u64 + 17, "{error}");
         }
         good += u64::from(whole.is_ok());
-        if part.is_ok() {
+        let Ok(reader) = Reader::new(bytes.as_slice()) else { continue };
+        read_in_part += u64::from(part.is_ok_and(|n| n > 0));
+        if let Ok(replay) = Replay::read(reader.partial())
+            && replay.time < Nanos::from_millis(20)
+        {
             replayed += 1;
+            let done = replay.run(replay.setup(), "x", || simulated::Fifo, std::io::sink());
+            let (sim, _) = done.unwrap_or_else(|error| panic!("{error}"));
+            let _ = sim.check();
         }
     }
-    println!("{tried} broken traces, {good} that can be read, {replayed} in part");
-    assert!(tried > 100 && good > 0);
+    println!("{tried} broken traces, {good} read whole, {read_in_part} in part, {replayed} replayed");
+    assert!(tried > 50 && good > 0 && replayed > 0);
 }
 
 mod simulated {
@@ -315,7 +324,7 @@ mod simulated {
     use std::rc::Rc;
 
     use super::*;
-    use qumun::sim::{Fault, Scenario, Setup, Shape, Sim, Spec, Step, Workload};
+    use qumun::sim::{Fault, Scenario, Setup, Sim, Spec, Step, Workload};
     use qumun::{Context, Queued, Scheduler, Verdict};
 
     pub(crate) struct Fifo;
@@ -355,6 +364,19 @@ mod simulated {
             (ms(300), Fault::Kill(ms(20))),
         ];
         scenario
+    }
+
+    pub(crate) fn short_trace(shape: Shape) -> Vec<u8> {
+        let mut scenario = scenario(shape, 1);
+        scenario.time = Nanos::from_millis(2);
+        scenario.faults.clear();
+        let mut sim = scenario.start(|| Fifo).unwrap();
+        sim.run(Nanos::from_millis(200));
+        let bytes = Shared::default();
+        sim.record("fifo", bytes.clone()).unwrap();
+        sim.run(scenario.time);
+        sim.end_record().unwrap().unwrap();
+        bytes.0.take()
     }
 
     fn run(shape: Shape, seed: u64, recorded: bool) -> (Vec<u8>, String) {
@@ -464,5 +486,174 @@ mod simulated {
         sim.run(Nanos::from_millis(1_000));
         sim.check().unwrap();
         assert!(sim.group(hog)[0].ran > Nanos::from_millis(990), "{}", sim.group(hog)[0].ran);
+    }
+
+    fn group_shares(bytes: &[u8]) -> std::collections::BTreeMap<String, f64> {
+        let (mut groups, mut of, mut on) = (Vec::new(), Vec::new(), vec![None; 64]);
+        let mut ran = std::collections::BTreeMap::<String, f64>::new();
+        let mut end = Nanos(0);
+        let mut add =
+            |of: &[Option<GroupRef>], groups: &[String], place: Option<(TaskRef, Nanos)>, now: Nanos| {
+                if let Some((task, since)) = place
+                    && let Some(GroupRef(group)) = of[task.0 as usize]
+                {
+                    *ran.entry(groups[group as usize].clone()).or_default() += (now - since).as_u64() as f64;
+                }
+            };
+        for entry in Reader::new(bytes).unwrap() {
+            let entry = entry.unwrap();
+            end = entry.at;
+            match entry.record {
+                Record::Group { name, .. } => groups.push(name),
+                Record::Task(info) => of.push((!info.agent).then_some(info.group)),
+                Record::Switch { cpu, to, .. } => {
+                    let place = &mut on[cpu.0 as usize];
+                    let before = std::mem::replace(place, to.map(|task| (task, entry.at)));
+                    add(&of, &groups, before, entry.at);
+                }
+                _ => {}
+            }
+        }
+        on.into_iter().for_each(|place| add(&of, &groups, place, end));
+        let total: f64 = ran.values().sum();
+        ran.into_iter().map(|(name, time)| (name, time / total)).collect()
+    }
+
+    fn replay(bytes: &[u8]) -> Result<Replay, qumun::trace::TraceError> {
+        Replay::read(Reader::new(bytes)?)
+    }
+
+    fn replayed(replay: &Replay) -> Vec<u8> {
+        let bytes = Shared::default();
+        let (sim, _) = replay.run(replay.setup(), "fifo", || Fifo, bytes.clone()).unwrap();
+        sim.check().unwrap();
+        drop(sim);
+        bytes.0.take()
+    }
+
+    #[test]
+    fn a_replay_under_the_same_policy_gives_the_same_shares() {
+        for shape in Shape::ALL {
+            let mut scenario = Scenario::new(4).unwrap();
+            scenario.work = shape.workload(4);
+            // The agent decides from the beginning, as in what is replayed.
+            let mut sim = scenario.start(|| Fifo).unwrap();
+            sim.run(Nanos::from_millis(200));
+            let bytes = Shared::default();
+            sim.record("fifo", bytes.clone()).unwrap();
+            sim.run(Nanos::from_millis(1_000));
+            sim.end_record().unwrap().unwrap();
+            let bytes = bytes.0.borrow();
+            let replay = replay(&bytes).unwrap();
+            assert_eq!(replay.dropped, 0);
+            let again = replayed(&replay);
+            assert!(again == replayed(&replay), "{shape}: not the same bytes");
+            let (was, is) = (group_shares(&bytes), group_shares(&again));
+            for (group, share) in &was {
+                let now = is.get(group).copied().unwrap_or(0.0);
+                assert!((now - share).abs() <= 0.05 * share.max(0.02), "{shape} {group}: {share} and {now}");
+            }
+        }
+    }
+
+    /// Two CPUs and three tasks; the records, and what is wrong with the last one.
+    fn refused(records: &[Record]) -> String {
+        let header = Header::new(Origin::Simulated, "x", Topology::flat(2));
+        let mut writer = Writer::new(Vec::new(), &header).unwrap();
+        let group = writer.group(1, "g").unwrap();
+        for pid in 100..103 {
+            writer.task(Nanos(0), &TaskInfo::new(pid, "t", group)).unwrap();
+        }
+        for (record, at) in records.iter().zip(1..) {
+            writer.record(Nanos(at * 1_000), record).unwrap();
+        }
+        let bytes = writer.finish().unwrap().0;
+        let last = Reader::new(bytes.as_slice()).unwrap().last().unwrap().unwrap().offset;
+        let error = replay(&bytes).unwrap_err();
+        assert_eq!((error.kind(), error.offset()), (TraceErrorKind::Impossible, last), "{error}");
+        error.to_string()
+    }
+
+    #[test]
+    fn what_cannot_have_happened_is_an_error_with_its_place() {
+        let [a, b, c] = [0, 1, 2].map(TaskRef);
+        let wake = |task, by| Record::Wake { task, by: Waker::Task(by), cpu: Cpu(0) };
+        let on = |cpu, from, why, to| Record::Switch { cpu: Cpu(cpu), from, why, to };
+        let (blocks, stays, ends) = (Why::Blocked, Why::Preempted, Why::Exited);
+        let a_on = on(0, None, blocks, Some(a));
+        for (records, words) in [
+            (vec![a_on.clone(), on(0, Some(b), blocks, None)], "was there"),
+            (vec![a_on.clone(), on(1, None, blocks, Some(a))], "on CPUs 0 and 1"),
+            (
+                vec![a_on.clone(), on(0, Some(a), blocks, None), on(1, None, blocks, Some(a))],
+                "nobody woke it",
+            ),
+            (vec![a_on.clone(), on(0, Some(a), ends, None), on(1, None, blocks, Some(a))], "after its end"),
+            // Two that sleep wake each other: a circle without a beginning.
+            (
+                vec![
+                    a_on.clone(),
+                    on(0, Some(a), blocks, Some(b)),
+                    on(0, Some(b), blocks, Some(c)),
+                    wake(a, b),
+                ],
+                "which did not run",
+            ),
+            (vec![a_on.clone(), on(0, Some(a), ends, Some(b)), wake(a, b)], "woken after its end"),
+            (vec![a_on.clone(), on(0, Some(a), stays, None), on(1, Some(a), blocks, None)], "was not there"),
+            (vec![a_on, Record::Fork { parent: Some(b), child: a }], "was there before"),
+        ] {
+            let error = refused(&records);
+            assert!(error.contains(words), "{words}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_trace_with_a_hole_is_put_right() {
+        let (bytes, _) = run(Shape::Requests, 3, true);
+        let mut reader = Reader::new(bytes.as_slice()).unwrap();
+        let mut writer = Writer::new(Vec::new(), reader.header()).unwrap();
+        let mut dice = Dice(5);
+        let mut lost = 0;
+        for entry in reader.by_ref() {
+            let Entry { at, record, .. } = entry.unwrap();
+            let keep = matches!(record, Record::Task(_) | Record::Group { .. } | Record::CounterName(_));
+            if !keep && dice.below(50) == 0 {
+                lost += 1;
+                writer.record(at, &Record::Dropped { count: 1 }).unwrap();
+            } else {
+                writer.record(at, &record).unwrap();
+            }
+        }
+        let bytes = writer.finish().unwrap().0;
+        let replay = replay(&bytes).unwrap();
+        assert_eq!(replay.dropped, lost);
+        assert!(!replayed(&replay).is_empty());
+    }
+
+    #[test]
+    #[ignore = "a measurement: cargo test --release -p qumun --features sim --test trace -- --ignored --nocapture"]
+    fn speed() {
+        let mut scenario = Scenario::new(8).unwrap();
+        scenario.work = Shape::Requests.workload(8);
+        scenario.time = Nanos::from_millis(30_000);
+        let bytes = Shared::default();
+        let mut sim = scenario.start(|| Fifo).unwrap();
+        sim.record("fifo", bytes.clone()).unwrap();
+        sim.run(scenario.time);
+        let summary = sim.end_record().unwrap().unwrap();
+        let bytes = bytes.0.borrow();
+        let mut start = Instant::now();
+        let mut lap = |what: &str| {
+            println!("{what}: {:?}", start.elapsed());
+            start = Instant::now();
+        };
+        println!("{} records, {} bytes", summary.records, summary.bytes);
+        assert_eq!(Reader::new(bytes.as_slice()).unwrap().count() as u64, summary.records);
+        lap("read");
+        let replay = replay(&bytes).unwrap();
+        lap("understood");
+        replayed(&replay);
+        lap("replayed");
     }
 }

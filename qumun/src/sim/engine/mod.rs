@@ -615,6 +615,13 @@ impl<S: Scheduler> Sim<S> {
                 self.at(next, Happening::Wake(task, life));
                 self.leave(task);
             }
+            Step::Until(time) => {
+                let at = self.began + time;
+                if at > now {
+                    self.at(at, Happening::Wake(task, life));
+                    self.leave(task);
+                }
+            }
             Step::Block => {
                 let Some(actor) = self.actor(task) else { return };
                 if actor.wakes > 0 {

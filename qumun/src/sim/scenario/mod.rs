@@ -43,7 +43,7 @@ use crate::{Builder, MAX_CPUS, Nanos, Scheduler, Topology};
 /// | `rings events=7281 decisions=9362` | how many records fit | these |
 /// | `room tasks=16384 pool=4194304` | tasks that the agent remembers; bytes of its pool | these |
 /// | `group NAME count=1 weight=100 cpus=0-3 cgroup=1 begins=0s kthread` | tasks that do the same; their steps follow | these, all CPUs |
-/// | `run T`, `sleep T`, `every T` | steps: compute, sleep, sleep until the next multiple of T | |
+/// | `run T`, `sleep T`, `every T`, `until T` | steps: compute, sleep, sleep until the next multiple of T, until T after the beginning | |
 /// | `block`, `wake GROUP`, `wake-all GROUP` | wait for a wake; wake one of a group, or all | |
 /// | `fork GROUP`, `join`, `exit`, `pin 0-3` | make a task; wait until all that it made have ended; end; change where it may run | |
 /// | `at T stop T`, `at T kill T` | the agent is stopped for so long; killed, and a new one comes so much later | |

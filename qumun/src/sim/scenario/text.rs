@@ -290,6 +290,7 @@ fn step(scenario: &Scenario, line: usize, head: &str, rest: &str) -> Result<Step
         "run" => Ok(Step::Run(span(rest)?)),
         "sleep" => Ok(Step::Sleep(span(rest)?)),
         "every" => Ok(Step::Every(time(rest)?)),
+        "until" => Ok(Step::Until(time(rest)?)),
         "pin" => Ok(Step::Pin(cpu_list(rest)?)),
         "wake" => Ok(Step::Wake(group()?)),
         "wake-all" => Ok(Step::WakeAll(group()?)),
@@ -299,7 +300,7 @@ fn step(scenario: &Scenario, line: usize, head: &str, rest: &str) -> Result<Step
         "exit" => alone(Step::Exit),
         _ => {
             Err("no such line; there are machine, time, seed, tick, switch, kick, agent, core, rings, room, \
-                  group, at, and the steps run, sleep, every, block, wake, wake-all, fork, join, pin, exit"
+                  group, at, and the steps run, sleep, every, until, block, wake, wake-all, fork, join, pin, exit"
                 .to_owned())
         }
     }
@@ -418,6 +419,7 @@ fn print_group<'a>(
             Step::Run(span) => writeln!(f, "  run {span}"),
             Step::Sleep(span) => writeln!(f, "  sleep {span}"),
             Step::Every(period) => writeln!(f, "  every {period}"),
+            Step::Until(time) => writeln!(f, "  until {time}"),
             Step::Block => writeln!(f, "  block"),
             Step::Wake(group) => writeln!(f, "  wake {}", name(group)),
             Step::WakeAll(group) => writeln!(f, "  wake-all {}", name(group)),
