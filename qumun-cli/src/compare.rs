@@ -11,8 +11,9 @@ use crate::figures::Run;
 const LATENCY: Nanos = Nanos::from_micros(50);
 /// Differences of CPU time below this part of the run are.
 const CPU_TIME: f64 = 0.005;
-/// Nobody who lost less than this is named.
+/// Nobody who lost less than this is named. The buckets of a histogram are an eighth wide, two of them are noise.
 const LEAST: f64 = 1.1;
+const LEAST_LATENCY: f64 = 1.27;
 
 /// In what somebody lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -119,7 +120,12 @@ fn loss(who: &str, before: &Having<'_>, after: &Having<'_>, scale: f64, noise: f
     let enough = before.latency.count() >= 10 && after.latency.count() >= 10;
     let candidates = [
         (Measure::CpuTime, ran, ran[0] / ran[1], ran[0] - ran[1] > noise),
-        (Measure::Latency, p99, p99[1] / p99[0].max(1_000.0), enough && p99[1] - p99[0] > LATENCY.0 as f64),
+        (
+            Measure::Latency,
+            p99,
+            p99[1] / p99[0].max(1_000.0),
+            enough && p99[1] - p99[0] > LATENCY.0 as f64 && p99[1] > LEAST_LATENCY * p99[0],
+        ),
         (Measure::Slowdown, slow, slow[1] / slow[0], (slow[1] - slow[0]) * ran[0].min(ran[1]) > noise),
     ];
     candidates

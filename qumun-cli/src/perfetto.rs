@@ -136,7 +136,8 @@ fn one(out: &mut Message, run: &Run, rank: u64, next: &mut u64, flow: &mut u64) 
         .collect();
     let agent = new(out, "agent", Some(all), 2_000, false);
     for (slices, &cpu) in run.cpus.iter().zip(&cpus) {
-        for slice in slices {
+        // What took no time cannot be drawn: its end would come before its beginning.
+        for slice in slices.iter().filter(|slice| slice.time > Nanos::ZERO) {
             let end = slice.start + slice.time;
             let tracks = [Some(cpu), run.tasks[slice.task as usize].agent.then_some(agent)];
             for track in tracks.into_iter().flatten() {

@@ -160,8 +160,10 @@ pub fn text(runs: &[Run]) -> String {
     }
     out.push('\n');
     let names: Vec<&str> = runs.iter().map(|run| run.name.as_str()).collect();
-    let wide = names.iter().map(|name| name.chars().count()).max().unwrap_or(0).max(22) + 2;
-    let head = names.iter().fold(String::new(), |line, name| line + &format!("{name:>wide$}"));
+    let wide = names.iter().map(|name| name.chars().count()).max().unwrap_or(0).max(12) + 12;
+    let head = names
+        .iter()
+        .fold(String::new(), |line, name| line + &format!("{:>wide$}", format!("{name}{:10}", "")));
     let _ = writeln!(out, "{:32}{head}", "");
     for row in rows(runs) {
         let _ = write!(out, "{:32}", row.name);

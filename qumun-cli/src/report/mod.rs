@@ -18,8 +18,6 @@ const MOST_SLICES: usize = 150_000;
 const MOST_POINTS: usize = 4_000;
 /// Lines of who lost.
 const MOST_LOSERS: usize = 40;
-/// Several tasks, one after the other, each shorter than can be seen.
-const MIXED: i64 = -1;
 
 /// A report of runs that are to be compared; against the first, where it says who lost.
 pub fn html(title: &str, runs: &[Run]) -> String {
@@ -118,30 +116,62 @@ fn lanes(cpus: &[Vec<Slice>], most: usize) -> (Vec<Vec<i64>>, u64) {
     }
 }
 
-/// Runs of slices, and gaps, that are shorter than this become one of several tasks.
+/// One or more slices, drawn as one.
+struct Drawn {
+    start: u64,
+    end: u64,
+    /// Of this time somebody ran.
+    busy: u64,
+    /// Who has most of it (the vote of Boyer and Moore, by time), and by how much.
+    task: u32,
+    lead: u64,
+    several: bool,
+}
+
+/// Runs of slices, and gaps, that are shorter than this become one of several tasks. The third number of a slice is its
+/// task; of several it is below 0: -1 less (101 times the task that has most + how many per cent of the time are busy).
 fn lane(slices: &[Slice], shortest: Nanos) -> Vec<i64> {
-    let mut out: Vec<(u64, u64, i64)> = Vec::new();
+    let mut out: Vec<Drawn> = Vec::new();
     for slice in slices {
-        let (start, end) = (slice.start.0, slice.start.0 + slice.time.0);
-        let task = i64::from(slice.task);
+        let (start, time) = (slice.start.0, slice.time.0);
         match out.last_mut() {
-            Some((first, last, who))
-                if start - *last < shortest.0
+            Some(last)
+                if start - last.end < shortest.0
                     && slice.time < shortest
-                    && (*who == MIXED || *last - *first < shortest.0) =>
+                    && (last.several || last.end - last.start < shortest.0) =>
             {
-                *last = end;
-                if *who != task {
-                    *who = MIXED;
+                last.end = start + time;
+                last.busy += time;
+                last.several = true;
+                if last.task == slice.task {
+                    last.lead += time;
+                } else if last.lead >= time {
+                    last.lead -= time;
+                } else {
+                    (last.task, last.lead) = (slice.task, time - last.lead);
                 }
             }
-            _ => out.push((start, end, task)),
+            _ => out.push(Drawn {
+                start,
+                end: start + time,
+                busy: time,
+                task: slice.task,
+                lead: time,
+                several: false,
+            }),
         }
     }
     let mut before = 0;
     let mut flat = Vec::with_capacity(out.len() * 3);
-    for (start, end, task) in out {
-        flat.extend([(start - before) as i64, (end - start) as i64, task]);
+    for Drawn { start, end, busy, task, several, .. } in out {
+        let length = end - start;
+        let task = i64::from(task);
+        let percent = (busy * 100 / length.max(1)) as i64;
+        flat.extend([
+            (start - before) as i64,
+            length as i64,
+            if several { -1 - (101 * task + percent) } else { task },
+        ]);
         before = end;
     }
     flat

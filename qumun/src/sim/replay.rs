@@ -2,7 +2,7 @@
 
 use std::io::{Read, Write};
 
-use super::engine::{Fault, Group, Label, Members, Setup, Sim, Step, Workload};
+use super::engine::{Fault, Group, Label, Members, Setup, Sim, Span, Step, Workload};
 use super::values::Spec;
 use crate::trace::{
     GroupRef, Header, Reader, Record, Summary, TaskInfo, TaskRef, TraceError, TraceErrorKind, Waker, Why,
@@ -153,6 +153,23 @@ impl Draft {
         if self.computed > 0 {
             self.steps.push(Step::Run(Nanos(std::mem::take(&mut self.computed)).into()));
         }
+    }
+
+    /// How long the last run is that the trace saw the beginning of: as long as those before it, and without an end if
+    /// it is already longer than any of them, or the only one.
+    fn open_end(&self) -> u64 {
+        let runs = self.steps.iter().filter_map(|step| match step {
+            Step::Run(Span::Fixed(time)) => Some(time.0),
+            _ => None,
+        });
+        let (mut count, mut sum, mut longest) = (0, 0u64, 0);
+        for time in runs {
+            (count, sum, longest) = (count + 1, sum.saturating_add(time), longest.max(time));
+        }
+        if self.computed >= longest {
+            return self.computed.saturating_add(FOR_EVER.0);
+        }
+        self.computed.max(sum / count.max(1))
     }
 
     /// Up to now it has computed.
@@ -405,7 +422,7 @@ impl Scribe {
             draft.account(end);
             let wants_more = matches!(draft.state, State::On(..) | State::Waits);
             if wants_more {
-                draft.computed = draft.computed.saturating_add(FOR_EVER.0);
+                draft.computed = draft.open_end();
             }
             draft.compute();
             if let State::Asleep = draft.state {
