@@ -10,7 +10,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 use qumun::Nanos;
 use qumun::sim::{Replay, Scenario, Shape};
-use qumun::trace::{Header, Origin, Reader};
+use qumun::trace::{Header, Origin, Reader, TraceError, TraceErrorKind};
 use qumun_cli::{Policy, Run};
 
 /// Scheduling policies off the kernel: simulate them, replay what was recorded, compare.
@@ -46,6 +46,13 @@ enum Command {
         reading: Reading,
         #[command(flatten)]
         out: Output,
+    },
+    /// Print the records of a trace, one a line: byte, time since the start in ns, what happened
+    Dump {
+        /// The trace
+        trace: PathBuf,
+        #[command(flatten)]
+        reading: Reading,
     },
     /// Show the figures of one trace
     Show {
@@ -94,6 +101,9 @@ struct ReplayArgs {
     /// Replay no more than so many milliseconds of it
     #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u64).range(1..))]
     limit_ms: Option<u64>,
+    /// Put right what contradicts itself, by what the later record says, as after lost records
+    #[arg(long)]
+    mend: bool,
     #[command(flatten)]
     reading: Reading,
     #[command(flatten)]
@@ -168,6 +178,7 @@ fn run(command: Command) -> Result<(), Failure> {
             let runs = read.collect::<Result<Vec<_>, _>>()?;
             write("Traces, compared", &runs, &out)
         }
+        Command::Dump { trace, reading } => dump(&trace, &reading),
         Command::Show { trace, reading, out } => {
             let name = trace.file_stem().unwrap_or_default().to_string_lossy().into_owned();
             let run = load(&trace, &name, &reading)?;
@@ -220,8 +231,9 @@ fn simulate(args: &SimArgs) -> Result<(), Failure> {
 
 fn replay(args: &ReplayArgs) -> Result<(), Failure> {
     let path = &args.trace;
-    let at = |error: qumun::trace::TraceError| Failure(DATA, format!("{}: {error}", path.display()));
-    let mut replay = Replay::read(open(path, &args.reading)?).map_err(at)?;
+    let at = |error: TraceError| Failure(DATA, format!("{}: {error}{}", path.display(), hint(&error)));
+    let reader = open(path, &args.reading)?;
+    let mut replay = if args.mend { Replay::mend(reader) } else { Replay::read(reader) }.map_err(at)?;
     if let Some(ms) = args.limit_ms {
         replay.time = replay.time.min(Nanos::from_millis(ms));
     } else if replay.time > LONG {
@@ -246,6 +258,22 @@ fn replay(args: &ReplayArgs) -> Result<(), Failure> {
     write(&title, &runs, &args.output)
 }
 
+fn dump(path: &Path, reading: &Reading) -> Result<(), Failure> {
+    let reader = open(path, reading)?;
+    let start = reader.header().start;
+    let mut out = io::BufWriter::new(io::stdout().lock());
+    for entry in reader {
+        let entry = entry.map_err(|error| Failure(DATA, format!("{}: {error}", path.display())))?;
+        let at = (entry.at - start).as_u64();
+        // A reader that has gone away is no error.
+        if writeln!(out, "{:>9} {at:>12} {:?}", entry.offset, entry.record).is_err() {
+            return Ok(());
+        }
+    }
+    let _ = out.flush();
+    Ok(())
+}
+
 /// What the first column of a replay is called.
 fn original(header: &Header) -> &'static str {
     match header.origin {
@@ -267,14 +295,17 @@ fn open(path: &Path, reading: &Reading) -> Result<Reader<BufReader<File>>, Failu
 }
 
 fn load(path: &Path, name: &str, reading: &Reading) -> Result<Run, Failure> {
-    let hint = |error: &qumun::trace::TraceError| match error.kind() {
-        qumun::trace::TraceErrorKind::Truncated | qumun::trace::TraceErrorKind::Corrupt => {
-            "; --partial takes what is whole"
-        }
-        _ => "",
-    };
     Run::read(name, open(path, reading)?)
         .map_err(|error| Failure(DATA, format!("{}: {error}{}", path.display(), hint(&error))))
+}
+
+/// What can be done about it.
+fn hint(error: &TraceError) -> &'static str {
+    match error.kind() {
+        TraceErrorKind::Truncated | TraceErrorKind::Corrupt => "; --partial takes what is whole",
+        TraceErrorKind::Impossible => "; replay --mend puts what contradicts itself right",
+        _ => "",
+    }
 }
 
 /// Short, and each another.

@@ -49,6 +49,7 @@ mod handover;
 mod options;
 mod process;
 mod progress;
+mod record;
 mod registry;
 mod status;
 mod supervisor;
