@@ -349,6 +349,7 @@ impl Scribe {
         draft.account(at);
         if !matches!(draft.state, State::On(..)) {
             // It did so before it left.
+            draft.compute();
             draft.steps.push(step);
             return;
         }
