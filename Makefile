@@ -39,7 +39,7 @@ lint: setup-check
 check: lint docs loom
 	@$(XTASK) msrv
 	$(XTASK) api
-	$(CARGO) test --quiet -p qumun --no-default-features --features sim
+	$(CARGO) test --quiet -p qumun --no-default-features --features testkit
 	$(CARGO) test --quiet -p qumun-bpf --no-default-features
 	$(CARGO) test --quiet -p gthulhu-model --all-features
 	$(CARGO) test --quiet -p gthulhu-plugin-gthulhu -p gthulhu-plugin-simple -p gthulhu-plugin-simple-fifo -p qumun-cli -p xtask
@@ -47,7 +47,7 @@ check: lint docs loom
 # Every public item has a page without a warning; that it has one at all is a lint (missing_docs).
 docs:
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --quiet --no-deps -p qumun -p qumun-bpf -p gthulhu-model \
-	    --features qumun/sim,gthulhu-model/serde
+	    --features qumun/testkit,gthulhu-model/serde
 
 # In a folder of its own: the flag would have everything else built again.
 loom:

@@ -2,7 +2,7 @@
 
 use qumun::{Context, Queued, Scheduler, Verdict};
 
-/// The policy. It knows nothing about tasks but that they want to run.
+/// The policy. It knows nothing about tasks but when they wanted to run.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Fifo;
 
@@ -10,6 +10,6 @@ impl Scheduler for Fifo {
     type Task = ();
 
     fn enqueue(&mut self, _: &mut Context<'_, ()>, task: &Queued) -> Verdict {
-        task.anywhere().into()
+        task.anywhere().vtime(task.enqueued_at.as_u64()).into()
     }
 }

@@ -127,8 +127,9 @@ static __always_inline void enqueue_core(struct task_struct *p, struct task_ctx 
 
 	t->placed_at = now;
 	/* To an idle CPU, where its cache is warm or near it. The kernel wakes that CPU; the queue for all would be
-	 * served by whoever looks first. */
-	if (cpu_is_idle(cpu) && cpu_usable(cpu)) {
+	 * served by whoever looks first. Claimed, as our view lags: of two tasks that wake up at once for one CPU, the
+	 * second would wait there for a slice while others are idle. */
+	if (cpu_is_idle(cpu) && cpu_usable(cpu) && scx_bpf_test_and_clear_cpu_idle(cpu)) {
 		dsq_insert(p, SCX_DSQ_LOCAL, own_slice(t), flags);
 		return;
 	}

@@ -29,11 +29,10 @@
 //!    one in this process (feature `sim`, module `sim`), where it is tested;
 //! 3. [`Agent::run`], until an [`Exit`].
 //!
-//! A whole policy: first come, first served.
+//! A whole policy, first come, first served, and its test in simulated time:
 //!
 #![cfg_attr(feature = "sim", doc = "```")]
 #![cfg_attr(not(feature = "sim"), doc = "```ignore")]
-//! use qumun::sim::{Machine, Spec};
 //! use qumun::{Context, Nanos, Queued, Scheduler, Verdict};
 //!
 //! struct Fifo;
@@ -42,25 +41,39 @@
 //!     type Task = ();
 //!
 //!     fn enqueue(&mut self, _: &mut Context<'_, ()>, task: &Queued) -> Verdict {
-//!         task.anywhere().slice(Nanos::from_millis(3)).into()
+//!         task.anywhere().vtime(task.enqueued_at.as_u64()).into()
 //!     }
 //! }
 //!
-//! let machine = Machine::new(2);
-//! let mut agent = qumun::builder("fifo").agent(machine.backend(), Fifo);
-//! let tasks = [(); 3].map(|()| machine.spawn(Spec::default()));
-//! for task in tasks {
-//!     machine.wake(task);
-//! }
-//! machine.run(Nanos::from_millis(1_000), || agent.turn());
-//!
-//! assert!(tasks.iter().all(|&task| machine.run_time(task) > Nanos::from_millis(600)));
-//! assert_eq!(machine.check(), Ok(()));
+//! // Three seconds of a machine with two CPUs and six tasks that compute: some milliseconds of ours.
+//! let scenario: qumun::sim::Scenario = "
+//!     machine cpus=2
+//!     time 3s
+//!     group hogs count=6
+//!       run 1s
+//! ".parse()?;
+//! let sim = scenario.run(|| Fifo)?;
+//! sim.check()?;
+//! assert!(sim.tasks().iter().all(|task| task.ran > Nanos::from_millis(900)));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
+//!
+//! On the running kernel it is `qumun::builder("fifo").run(Fifo)?`. Whether a policy keeps its promises (nobody waits for
+//! ever, weights hold, no CPU is idle while tasks wait, and so on) is one line with the feature `testkit`:
+//! `Suite::new("fifo", || Fifo).assert()`.
+//!
+//! | feature | what it brings |
+//! | --- | --- |
+//! | `kernel` (default) | the BPF core and its loader: [`Builder::run`] |
+//! | `sim` | simulated time, without a kernel, privileges or a C library: module `sim` |
+//! | `testkit` | conformance of policies, with the smallest failing history as a file: module `testkit` |
+//! | `hwloc` | the machine's topology through libhwloc instead of sysfs |
 //!
 //! What a policy remembers about each task is its type [`Scheduler::Task`]; the framework keeps it
 //! ([`Context::task`]). What it may not do is wait or allocate; [`alloc`] helps to find out, and
 //! [`pool`] has memory, queues and heaps that it may use.
+//!
+//! The book's chapter *Writing a scheduler* goes from nothing to a scheduler that runs.
 //!
 //! [sched_ext]: https://docs.kernel.org/scheduler/sched-ext.html
 #![deny(unsafe_code)]
@@ -86,6 +99,8 @@ mod select;
 pub mod sim;
 mod sync;
 mod tasks;
+#[cfg(feature = "testkit")]
+pub mod testkit;
 pub mod topology;
 #[cfg(feature = "trace")]
 pub mod trace;

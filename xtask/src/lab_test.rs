@@ -10,10 +10,11 @@ use crate::kernel::{self, Cache, Kernel};
 use crate::lab::{build_programs, report};
 use crate::outside;
 use crate::qemu::Qemu;
+use crate::stuck;
 use crate::ui::{Result, error, say};
 use crate::{MatrixArgs, SoakArgs, TestArgs};
 use std::fmt;
-use std::path::Path;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -86,7 +87,7 @@ pub(crate) fn test(args: &TestArgs) -> Result<ExitCode> {
     }
     build_programs()?;
     let is_outside = |e: &&Entry| e.name == outside::ENTRY;
-    let mine = if entries.iter().any(is_outside) { Some(outside::build()?) } else { None };
+    let mine = if entries.iter().any(is_outside) { outside::build()? } else { Vec::new() };
     let cache = Cache::open()?;
     let series: Vec<&str> = if args.kernel.is_empty() {
         KERNELS.to_vec()
@@ -102,7 +103,7 @@ pub(crate) fn test(args: &TestArgs) -> Result<ExitCode> {
     let once = || kernels.iter().flat_map(|k| entries.iter().map(move |e| (k, *e)));
     let runs = (0..args.repeat).flat_map(|_| once());
     for (number, (kernel, entry)) in (1..).zip(runs) {
-        run_entry(kernel, entry, &format!("[{number}/{total}]"), mine.as_deref(), &mut tally)?;
+        run_entry(kernel, entry, &format!("[{number}/{total}]"), &mine, &mut tally)?;
     }
     Ok(tally.print())
 }
@@ -145,7 +146,7 @@ pub(crate) fn matrix(args: &MatrixArgs) -> Result<ExitCode> {
         let mut cells = Vec::new();
         for (column, entry) in (1..).zip(&entries) {
             let place = format!("[kernel {row}/{}, entry {column}/{}]", series.len(), entries.len());
-            cells.push(run_entry(&kernel, entry, &place, None, &mut tally)?);
+            cells.push(run_entry(&kernel, entry, &place, &[], &mut tally)?);
         }
         rows.push((kernel.version.to_string(), cells));
     }
@@ -192,7 +193,7 @@ fn run_entry(
     kernel: &Kernel,
     entry: &Entry,
     place: &str,
-    mine: Option<&Path>,
+    programs: &[(PathBuf, Option<String>)],
     tally: &mut Tally,
 ) -> Result<Cell> {
     let title = format!("{place} {} smp={} {}", kernel.version, entry.smp, entry.name);
@@ -203,7 +204,7 @@ fn run_entry(
         mem: if entry.mem.is_empty() { usual.mem.clone() } else { entry.mem.into() },
         icount: entry.icount,
         timeout: Duration::from_secs(entry.timeout),
-        files: mine.map(|p| (p.to_path_buf(), Some(outside::GUEST_PATH.into()))).into_iter().collect(),
+        files: if entry.name == outside::ENTRY { programs.to_vec() } else { Vec::new() },
         ..usual
     };
     let argv: Vec<String> = entry.argv.iter().map(ToString::to_string).collect();
@@ -215,6 +216,7 @@ fn run_entry(
 /// Runs one guest and counts what it says, under the kernel's version and `name`.
 fn run_guest(spec: &GuestSpec, name: &str, argv: &[String], tally: &mut Tally) -> Result<Cell> {
     let label = format!("{} {name}", spec.kernel.version);
+    tally.last = None;
     let (passed, failed, skipped) = (tally.passed, tally.failed.len(), tally.skipped.len());
     let outcome = guest::run(spec, argv, &mut |line| {
         println!("{label} | {line}");
@@ -222,7 +224,9 @@ fn run_guest(spec: &GuestSpec, name: &str, argv: &[String], tally: &mut Tally) -
     })?;
     let code = report(spec, &outcome);
     if code != 0 && tally.failed.len() == failed {
-        tally.failed.push(format!("{label}: ended with status {code}"));
+        let why = stuck::essence(&outcome.console_tail).join("\n            ");
+        let last = tally.last.take().unwrap_or_default();
+        tally.failed.push(format!("{label}: ended with status {code} after \"{last}\"\n            {why}"));
     } else if code == 0
         && tally.passed == passed
         && tally.failed.len() == failed
@@ -288,10 +292,13 @@ struct Tally {
     passed: usize,
     failed: Vec<String>,
     skipped: Vec<String>,
+    /// The last line of any kind.
+    last: Option<String>,
 }
 
 impl Tally {
     fn line(&mut self, label: &str, line: &str) {
+        self.last = Some(line.to_owned());
         if line.starts_with("ok ") {
             self.passed += 1;
         } else if let Some(what) = line.strip_prefix("not ok ") {

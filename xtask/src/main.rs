@@ -12,12 +12,14 @@ mod kernel;
 mod lab;
 mod lab_test;
 mod licences;
+mod new_scheduler;
 mod outside;
 mod package;
 mod path;
 mod qemu;
 mod setup;
 mod source;
+mod stuck;
 mod toolchain;
 mod ui;
 #[cfg(test)]
@@ -63,8 +65,16 @@ enum Cmd {
     Deny,
     /// Check the workspace with the oldest Rust that it promises, where that is installed
     Msrv,
-    /// Build and test examples/out-of-tree, a scheduler outside of this workspace
+    /// Build and test schedulers outside of this workspace: examples/out-of-tree, and one that new-scheduler makes
     Outside,
+    /// Make a crate with a scheduler of your own: a policy, a program, tests in simulated time
+    NewScheduler {
+        /// Its name: small letters, digits, - and _
+        name: String,
+        /// The folder to make; beside this repository unless told
+        #[arg(long, value_name = "FOLDER")]
+        path: Option<std::path::PathBuf>,
+    },
     /// Build everything and show the scheduler at work, in a guest of two CPUs
     Demo(DemoArgs),
 }
@@ -217,6 +227,7 @@ fn main() -> ExitCode {
         Cmd::Deny => licences::deny(),
         Cmd::Msrv => toolchain::msrv(),
         Cmd::Outside => outside::outside(),
+        Cmd::NewScheduler { name, path } => new_scheduler::new_scheduler(&name, path.as_deref()),
         Cmd::Demo(args) => lab::demo(&args),
     };
     done.unwrap_or_else(|e| {

@@ -39,6 +39,9 @@ impl<C: Core> Host<C> {
         self.context(None, parent);
         self.core.init_task(&mut self.linux, task, parent);
         self.core.enable(&mut self.linux, task);
+        if spec.label != 0 {
+            self.core.set_label(&mut self.linux, task, spec.label);
+        }
         task
     }
 

@@ -80,13 +80,23 @@ pub struct Spec {
     pub tgid: Option<Pid>,
     /// Its cgroup.
     pub cgroup_id: u64,
+    /// What a policy reads in [`Queued::label`](crate::Queued::label); 0: what its parent has.
+    pub label: u64,
     /// Its name, of which 15 bytes are kept.
     pub comm: &'static str,
 }
 
 impl Default for Spec {
     fn default() -> Self {
-        Self { weight: 100, cpus: CpuSet::ALL, kthread: false, tgid: None, cgroup_id: 1, comm: "task" }
+        Self {
+            weight: 100,
+            cpus: CpuSet::ALL,
+            kthread: false,
+            tgid: None,
+            cgroup_id: 1,
+            label: 0,
+            comm: "task",
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 
 use super::Sim;
+use crate::alloc::Guard;
 use crate::sim::core::Core;
 use crate::sim::values::RawDecision;
 use crate::{
@@ -140,11 +141,16 @@ impl<S: Scheduler> Sim<S> {
         wire.now = self.host.linux.now;
         wire.epoch = self.host.core.epoch();
         wire.here = Some(cpu);
+        // A ring has its memory from the start.
+        wire.sent.reserve(self.host.linux.decision_room);
         wire.room = self.host.linux.decision_room.saturating_sub(self.host.linux.decisions.len());
         for (index, &word) in self.host.core.idle().words().iter().enumerate() {
             wire.idle.set_word(index, word);
         }
+        let guard = Guard::new();
         self.agent.turn();
+        self.allocations += guard.count();
+        drop(guard);
         let wire = self.agent.backend_mut();
         let costs = self.setup.costs;
         let time = costs.turn.0 + costs.event.0 * wire.received + costs.decision.0 * wire.sent.len() as u64;

@@ -30,6 +30,33 @@ pub enum Fault {
     Weight(Group, u32),
 }
 
+#[cfg_attr(not(feature = "testkit"), allow(dead_code, reason = "only the testkit asks"))]
+impl Fault {
+    /// For how long it goes on by itself.
+    pub(crate) fn lasts(&self) -> Nanos {
+        match self {
+            Self::Stop(time) | Self::Kill(time) => *time,
+            _ => Nanos::ZERO,
+        }
+    }
+
+    /// The CPU that it is about.
+    pub(crate) fn cpu(&self) -> Option<Cpu> {
+        match self {
+            Self::Offline(cpu) | Self::Online(cpu) => Some(*cpu),
+            _ => None,
+        }
+    }
+
+    /// The group that it is about.
+    pub(crate) fn group_mut(&mut self) -> Option<&mut Group> {
+        match self {
+            Self::Affinity(group, _) | Self::Weight(group, _) => Some(group),
+            _ => None,
+        }
+    }
+}
+
 /// A place in the table that no task has.
 pub(super) const NOBODY: Thread = Thread(u32::MAX);
 

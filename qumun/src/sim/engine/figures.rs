@@ -1,5 +1,7 @@
 //! What a simulation shows.
 
+use std::sync::Arc;
+
 use crate::topology::Distance;
 use crate::{Nanos, Pid};
 
@@ -98,6 +100,8 @@ impl Histogram {
 pub struct TaskFigures {
     /// Its number.
     pub pid: Pid,
+    /// The name of its group.
+    pub name: Arc<str>,
     /// Its group, by its place in the workload.
     pub group: usize,
     /// Its weight at the end.

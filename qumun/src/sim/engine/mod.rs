@@ -10,6 +10,7 @@ mod tape;
 
 use std::collections::BinaryHeap;
 use std::fmt;
+use std::sync::Arc;
 
 use super::core::Core;
 use super::host::Host;
@@ -106,6 +107,8 @@ struct Lane {
     from: u64,
     /// A kick is on its way.
     kicked: bool,
+    /// CPU time of tasks here.
+    busy: u64,
 }
 
 /// A simulation.
@@ -113,6 +116,7 @@ pub struct Sim<S: Scheduler> {
     host: Host<Reference>,
     setup: Setup,
     groups: Vec<program::Members>,
+    names: Vec<Arc<str>>,
     members: Vec<Vec<Thread>>,
     actors: Vec<Option<Actor>>,
     gone: Vec<TaskFigures>,
@@ -121,6 +125,7 @@ pub struct Sim<S: Scheduler> {
     agent_task: Thread,
     agent_left: Option<u64>,
     agent_ran: u64,
+    allocations: u64,
     agent_stopped: bool,
     agent_dead: bool,
     builder: Builder,
@@ -144,6 +149,7 @@ pub struct Sim<S: Scheduler> {
     wasted: u64,
     broken: Option<String>,
     tape: Option<Box<Tape>>,
+    endless: Option<String>,
 }
 
 impl<S: Scheduler> fmt::Debug for Sim<S> {
@@ -189,6 +195,7 @@ impl<S: Scheduler> Sim<S> {
         let mut sim = Self {
             host,
             groups: work.groups.clone(),
+            names: work.groups.iter().map(|members| members.name.as_str().into()).collect(),
             members: vec![Vec::new(); work.groups.len()],
             actors: Vec::new(),
             gone: Vec::new(),
@@ -197,6 +204,7 @@ impl<S: Scheduler> Sim<S> {
             agent_task,
             agent_left: None,
             agent_ran: 0,
+            allocations: 0,
             agent_stopped: false,
             agent_dead: false,
             builder,
@@ -217,6 +225,7 @@ impl<S: Scheduler> Sim<S> {
             wasted: 0,
             broken: None,
             tape: None,
+            endless: None,
             setup,
         };
         sim.greet();
@@ -299,6 +308,7 @@ impl<S: Scheduler> Sim<S> {
             return;
         }
         lane.from = now;
+        lane.busy += ran;
         let slice = self.host.linux.task(task).slice.saturating_sub(ran);
         self.host.linux.set_slice(task, slice);
         if task == self.agent_task {
@@ -453,6 +463,7 @@ impl<S: Scheduler> Sim<S> {
         let t = self.host.linux.task(task);
         let figures = TaskFigures {
             pid: t.pid,
+            name: self.names[group].clone(),
             group,
             weight: t.weight,
             ran: Nanos::ZERO,
@@ -580,7 +591,7 @@ impl<S: Scheduler> Sim<S> {
                 Some(actor) if steps > MOST_STEPS + self.groups[actor.group].steps.len() => {
                     let (pid, name) = (actor.figures.pid, &self.groups[actor.group].name);
                     let words = format!("pid {pid} (group {name}) goes round and round, and no time passes");
-                    self.broken.get_or_insert(words);
+                    self.endless.get_or_insert(words);
                     self.exit(task);
                     return false;
                 }
@@ -645,7 +656,7 @@ impl<S: Scheduler> Sim<S> {
             Step::Fork(group) => {
                 if self.actors.len() >= MOST_TASKS && self.host.linux.nr_tasks() >= MOST_TASKS {
                     let words = format!("group {} forks without end: {MOST_TASKS} tasks", group.0);
-                    self.broken.get_or_insert(words);
+                    self.endless.get_or_insert(words);
                     return;
                 }
                 let t = self.host.linux.task(task);
@@ -654,6 +665,7 @@ impl<S: Scheduler> Sim<S> {
                     weight: t.weight,
                     kthread: t.kthread,
                     cgroup_id: t.cgroup_id,
+                    label: own.label,
                     comm: own.comm,
                     ..Spec::default()
                 };
@@ -751,15 +763,28 @@ impl<S: Scheduler> Sim<S> {
         self.happened
     }
 
-    /// What became of each task, of those that are gone too.
+    /// What became of each task, of those that are gone too. A wait that is not over counts.
     pub fn tasks(&self) -> Vec<TaskFigures> {
-        let there = self.actors.iter().flatten().map(|actor| actor.figures.clone());
+        let now = self.now();
+        let there = self.actors.iter().flatten().map(|actor| {
+            let mut figures = actor.figures.clone();
+            if let Some(since) = actor.wants_since {
+                figures.waited = figures.waited + (now - since);
+                figures.longest_wait = figures.longest_wait.max(now - since);
+            }
+            figures
+        });
         self.gone.iter().cloned().chain(there).collect()
     }
 
     /// Of the tasks of one group.
     pub fn group(&self, group: Group) -> Vec<TaskFigures> {
         self.tasks().into_iter().filter(|task| task.group == group.0).collect()
+    }
+
+    /// For how long each CPU has computed, the agent's turns included.
+    pub fn busy(&self) -> Vec<Nanos> {
+        self.lanes.iter().map(|lane| Nanos(lane.busy)).collect()
     }
 
     /// CPU time that was idle while tasks waited: at most one idle CPU for each task.
@@ -770,6 +795,12 @@ impl<S: Scheduler> Sim<S> {
     /// CPU time of the agent.
     pub fn agent_ran(&self) -> Nanos {
         Nanos(self.agent_ran)
+    }
+
+    /// How often the agent's thread allocated in its turns. Always zero unless
+    /// [`CountingAllocator`](crate::alloc::CountingAllocator) is installed.
+    pub fn allocations(&self) -> u64 {
+        self.allocations
     }
 
     /// The agent and its policy.
@@ -792,10 +823,16 @@ impl<S: Scheduler> Sim<S> {
     /// # Errors
     /// The rule that was broken, in words.
     pub fn check(&self) -> Result<(), String> {
-        match &self.broken {
+        match self.broken.as_ref().or(self.endless.as_ref()) {
             Some(why) => Err(why.clone()),
             None => self.host.check(),
         }
+    }
+
+    /// Which task goes round without time passing, or forks without end, if one does. It was ended, and
+    /// [`check`](Self::check) fails; the policy is not to blame.
+    pub fn endless(&self) -> Option<&str> {
+        self.endless.as_deref()
     }
 
     /// The agent's task; `None` while there is none.

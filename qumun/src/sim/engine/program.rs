@@ -15,6 +15,16 @@ pub enum Span {
     Exponential(Nanos),
 }
 
+impl Span {
+    /// Its mean.
+    pub const fn mean(self) -> Nanos {
+        match self {
+            Self::Fixed(time) | Self::Exponential(time) => time,
+            Self::Uniform(low, high) => Nanos(low.as_u64() / 2 + high.as_u64() / 2),
+        }
+    }
+}
+
 impl From<Nanos> for Span {
     fn from(time: Nanos) -> Self {
         Self::Fixed(time)
@@ -50,7 +60,7 @@ pub enum Step {
 }
 
 /// Tasks that do the same: a number that [`Workload::group`] gave.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Group(pub(crate) usize);
 
 /// One group: how many tasks there are from the start, what they are like, and what they do over and over.
@@ -156,5 +166,62 @@ impl Workload {
             }
         }
         Ok(())
+    }
+}
+
+/// What makes a workload smaller, and what it is made of.
+#[cfg_attr(not(feature = "testkit"), allow(dead_code, reason = "only the testkit looks for a smaller one"))]
+impl Workload {
+    pub(crate) fn steps_of(&self, group: Group) -> &[Step] {
+        self.groups.get(group.0).map_or(&[], |members| &members.steps)
+    }
+
+    pub(crate) fn spec_of(&self, group: Group) -> Option<&Spec> {
+        self.groups.get(group.0).map(|members| &members.spec)
+    }
+
+    pub(crate) fn spec_of_mut(&mut self, group: Group, change: impl FnOnce(&mut Spec)) {
+        if let Some(members) = self.groups.get_mut(group.0) {
+            change(&mut members.spec);
+        }
+    }
+
+    pub(crate) fn set_count(&mut self, group: Group, count: usize) {
+        if let Some(members) = self.groups.get_mut(group.0) {
+            members.count = count;
+        }
+    }
+
+    /// The weight of the tasks of a group that do nothing but compute, anywhere, from the start.
+    pub(crate) fn computes_at(&self, group: Group) -> Option<u32> {
+        let members = self.groups.get(group.0)?;
+        let computes = members.steps.iter().all(|step| matches!(step, Step::Run(_)));
+        let free = members.spec.cpus == CpuSet::ALL && members.begins == Nanos::ZERO;
+        (computes && free).then_some(members.spec.weight)
+    }
+
+    /// Takes a group out, and every step that names it.
+    pub(crate) fn remove(&mut self, group: Group) {
+        if group.0 >= self.groups.len() {
+            return;
+        }
+        self.groups.remove(group.0);
+        for members in &mut self.groups {
+            members.steps.retain_mut(|step| match step {
+                Step::Wake(other) | Step::WakeAll(other) | Step::Fork(other) => other.moves_up(group),
+                _ => true,
+            });
+        }
+    }
+}
+
+impl Group {
+    /// What it is called when another has gone; `false` if it is that one.
+    pub(crate) fn moves_up(&mut self, gone: Self) -> bool {
+        let stays = *self != gone;
+        if self.0 > gone.0 {
+            self.0 -= 1;
+        }
+        stays
     }
 }

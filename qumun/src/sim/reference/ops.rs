@@ -55,7 +55,7 @@ impl Reference {
     fn enqueue_core(&mut self, linux: &mut Linux, task: Thread, cpu: Cpu, now: u64) {
         let slice = self.own_slice(task);
         self.ctx_mut(task).placed_at = now;
-        if self.cpu_is_idle(cpu) && self.cpu_usable(cpu) {
+        if self.cpu_is_idle(cpu) && self.cpu_usable(cpu) && linux.claim_idle(cpu) {
             return linux.insert(task, Dsq::Own, slice, 0);
         }
         if self.any_idle()

@@ -42,7 +42,7 @@ use crate::{Builder, MAX_CPUS, Nanos, Scheduler, Topology};
 /// | `core slice=5ms late=30ms` | the core's default slice; when it takes over | these |
 /// | `rings events=7281 decisions=9362` | how many records fit | these |
 /// | `room tasks=16384 pool=4194304` | tasks that the agent remembers; bytes of its pool | these |
-/// | `group NAME count=1 weight=100 cpus=0-3 cgroup=1 begins=0s kthread` | tasks that do the same; their steps follow | these, all CPUs |
+/// | `group NAME count=1 weight=100 cpus=0-3 cgroup=1 label=0 begins=0s kthread` | tasks that do the same; their steps follow | these, all CPUs |
 /// | `run T`, `sleep T`, `every T`, `until T` | steps: compute, sleep, sleep until the next multiple of T, until T after the beginning | |
 /// | `block`, `wake GROUP`, `wake-all GROUP` | wait for a wake; wake one of a group, or all | |
 /// | `fork GROUP`, `join`, `exit`, `pin 0-3` | make a task; wait until all that it made have ended; end; change where it may run | |
@@ -113,6 +113,13 @@ impl Scenario {
         self.machine = format!("cpus={cpus}");
         self.setup.topology = Topology::flat(cpus);
         Ok(())
+    }
+
+    /// Takes a group out, with every step and fault that names it.
+    #[cfg(feature = "testkit")]
+    pub(crate) fn remove(&mut self, group: super::Group) {
+        self.work.remove(group);
+        self.faults.retain_mut(|(_, fault)| fault.group_mut().is_none_or(|other| other.moves_up(group)));
     }
 
     /// Reads it from a file.

@@ -69,7 +69,7 @@ fn time(text: &str) -> Result<Nanos, String> {
     let whole: u64 = whole.parse().map_err(|_| wrong())?;
     let scale = 10u64.pow(part.len() as u32);
     let part: u64 = if part.is_empty() { 0 } else { part.parse().map_err(|_| wrong())? };
-    if part * unit % scale != 0 {
+    if !(part * unit).is_multiple_of(scale) {
         return Err(format!("\"{text}\" is finer than a nanosecond"));
     }
     let sum = whole.checked_mul(unit).and_then(|ns| ns.checked_add(part * unit / scale));
@@ -209,8 +209,9 @@ fn group(scenario: &mut Scenario, text: &str) -> Result<(), String> {
     if let Some(cgroup) = words.number("cgroup")? {
         spec.cgroup_id = cgroup;
     }
+    spec.label = words.number("label")?.unwrap_or(0);
     spec.kthread = words.take("kthread").is_some();
-    words.end("count, weight, cpus, cgroup, begins, kthread")?;
+    words.end("count, weight, cpus, cgroup, label, begins, kthread")?;
     let total: usize = scenario.work.groups().map(|(_, _, count)| count).sum();
     if total.saturating_add(count) > MOST_TASKS {
         return Err(format!("count={count}: {MOST_TASKS} tasks in all are possible"));
@@ -410,6 +411,9 @@ fn print_group<'a>(
     if spec.cpus != CpuSet::ALL {
         write!(f, " cpus={}", spec.cpus)?;
     }
+    if spec.label != 0 {
+        write!(f, " label={}", spec.label)?;
+    }
     if *begins > Nanos::ZERO {
         write!(f, " begins={begins}")?;
     }
@@ -493,7 +497,7 @@ mod tests {
     fn a_text_comes_back_as_it_was() {
         let text = "machine packages=1 l3s=2 cores=2 threads=2\ntime 1.5s\nseed 9\ntick 1ms\nswitch 0ns\nkick 2us\n\
             agent turn=1us event=0ns decision=3ns\ncore slice=3ms late=20ms\nrings events=64 decisions=32\n\
-            room tasks=50 pool=65536\ngroup a count=3 weight=200 cgroup=7 cpus=0-3 begins=5ms kthread\n  run 1ms..2ms\n  \
+            room tasks=50 pool=65536\ngroup a count=3 weight=200 cgroup=7 cpus=0-3 label=9 begins=5ms kthread\n  run 1ms..2ms\n  \
             sleep ~3ms\n  every 10ms\n  block\n  wake b\n  wake-all b\n  fork b\n  join\n  pin all\n  exit\n\
             group b count=0 weight=100 cgroup=1\n  run 1us\n  exit\nat 1ms stop 2ms\nat 2ms kill 3ms\nat 3ms costs \
             turn=1us event=2us decision=3us\nat 4ms garbage 5\nat 5ms offline 1\nat 6ms online 1\nat 7ms affinity a \

@@ -1,6 +1,6 @@
 //! A daemon of somebody else's: its policy runs, and one that does not return is ended.
 
-use super::smoke::sleep_and_wake;
+use super::smoke::{one_process, sleep_and_wake};
 use super::{balanced, enable_seq, healthy, stop_well};
 use crate::check::{Checks, ensure};
 use crate::process::{self, wait_for};
@@ -20,6 +20,7 @@ pub(super) fn run(checks: &mut Checks) -> Result<()> {
     checks.check("plugin.stuck", || hangs("stuck", "asleep=false"));
     checks.check("plugin.blocked", || hangs("blocked", "asleep=true"));
     checks.check("plugin.stopped", stopped);
+    checks.check("plugin.made", || one_process("/bin/made-scheduler", "made_scheduler"));
     Ok(())
 }
 

@@ -40,21 +40,21 @@ pub(super) fn run(checks: &mut Checks) -> Result<()> {
         });
         checks.check(&format!("smoke.{plugin}.ledgers"), || balanced(&report.ok_or("there is no report")?));
     }
-    checks.check("smoke.example", example);
+    checks.check("smoke.example", || one_process("/bin/fifo", "fifo"));
     Ok(())
 }
 
-/// The example of the first page, in one process: no daemon, a name of its own, gone when it is killed.
-fn example() -> Result<String> {
+/// A scheduler in one process: no daemon, a name of its own, gone when it is killed.
+pub(super) fn one_process(program: &str, name: &str) -> Result<String> {
     let seq = enable_seq()?;
-    let mut fifo = Background::quiet("/bin/fifo", &[])?;
+    let mut process = Background::quiet(program, &[])?;
     let limit = Duration::from_secs(5);
-    wait_for("scheduler fifo", limit, || Ok(Scx::read()?.is_active("fifo").then_some(())))?;
+    wait_for("scheduler of its name", limit, || Ok(Scx::read()?.is_active(name).then_some(())))?;
     sleep_and_wake();
     let scx = Scx::read()?;
-    ensure(scx.is_active("fifo") && scx.enable_seq == seq + 1, || format!("{scx:?}"))?;
-    ensure(fifo.is_running()?, || "it ended by itself".into())?;
-    drop(fifo);
+    ensure(scx.is_active(name) && scx.enable_seq == seq + 1, || format!("{scx:?}"))?;
+    ensure(process.is_running()?, || "it ended by itself".into())?;
+    drop(process);
     let (_, took) =
         wait_for("kernel's own scheduler", limit, || Ok((Scx::read()?.state == "disabled").then_some(())))?;
     Ok(format!("scheduled for {TIME:?}; killed, and disabled after {} ms", took.as_millis()))

@@ -1,0 +1,15 @@
+//! What every policy promises, on random histories in simulated time.
+
+use gthulhu_plugin_simple_fifo::SimpleFifo;
+use qumun::alloc::CountingAllocator;
+use qumun::testkit::{Property, Suite};
+
+#[global_allocator]
+static ALLOCATOR: CountingAllocator = CountingAllocator;
+
+#[test]
+fn it_keeps_its_promises() {
+    Suite::new("simple-fifo", SimpleFifo::default)
+        .without(Property::Shares, "first come, first served: weights are ignored")
+        .assert();
+}

@@ -1,0 +1,13 @@
+//! What every policy promises, on random histories in simulated time.
+
+use gthulhu_plugin_simple::Simple;
+use qumun::alloc::CountingAllocator;
+use qumun::testkit::Suite;
+
+#[global_allocator]
+static ALLOCATOR: CountingAllocator = CountingAllocator;
+
+#[test]
+fn it_keeps_its_promises() {
+    Suite::new("simple", Simple::default).assert();
+}
