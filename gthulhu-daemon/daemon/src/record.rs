@@ -211,6 +211,8 @@ struct Scribe<W: Write> {
     counters: Option<[CounterRef; COUNTERS.len()]>,
     last: Nanos,
     lost: u64,
+    /// One has been seen.
+    switches: bool,
 }
 
 impl<W: Write> Scribe<W> {
@@ -227,7 +229,8 @@ impl<W: Write> Scribe<W> {
         name_cgroups(&mut names);
         let (tasks, groups) = (HashMap::new(), HashMap::new());
         let last = Nanos::ZERO;
-        Ok(Self { writer, topology, agent: daemon.agent(), tasks, groups, names, counters, last, lost: 0 })
+        let agent = daemon.agent();
+        Ok(Self { writer, topology, agent, tasks, groups, names, counters, last, lost: 0, switches: false })
     }
 
     fn take(&mut self, happened: Happened) -> Result<(), TraceError> {
@@ -243,6 +246,8 @@ impl<W: Write> Scribe<W> {
                 Some(task) => self.writer.record(at, &Record::Exit { task }),
                 None => Ok(()),
             },
+            // Who has run and slept again before switches are seen would seem to wait.
+            What::Wake { .. } if !self.switches => Ok(()),
             What::Wake { pid, by, cpu } => {
                 let cpu = Cpu(cpu.into());
                 let Some(task) = self.known(pid) else { return Ok(()) };
@@ -253,6 +258,7 @@ impl<W: Write> Scribe<W> {
                 self.writer.record(at, &Record::Wake { task, by, cpu })
             }
             What::Switch { cpu, from, why, to } => {
+                self.switches = true;
                 let record = Record::Switch {
                     cpu: Cpu(cpu.into()),
                     from: self.known(from),

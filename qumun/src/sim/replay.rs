@@ -288,7 +288,9 @@ impl Scribe {
                     State::Waits | State::Asleep => waker.begun() && at - waker.left <= self.remote,
                     _ => false,
                 };
-                if !can && !lossy && waker.state != State::Unknown {
+                // Of one that was never seen leaving a CPU nothing is known.
+                let seen = waker.left > Nanos::ZERO || matches!(waker.state, State::New | State::Gone);
+                if !can && !lossy && seen {
                     return Err(format!(
                         "{} was woken by {}, which did not run",
                         self.name(task),
