@@ -1,5 +1,6 @@
 //! What a trace shows: one pass over its records.
 
+use std::collections::HashMap;
 use std::io::Read;
 
 use qumun::sim::{Histogram, jain};
@@ -20,6 +21,18 @@ pub const DISTANCES: [(Distance, &str); 6] = [
 const HUNGRY: f64 = 0.8;
 /// Waiting tasks with an affinity of their own that are looked at, at each moment.
 const LOOKED_AT: usize = 64;
+
+/// What makes tasks a group.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum By {
+    /// Their group in the trace (cgroups, groups of a scenario); their names if all are in one.
+    #[default]
+    Auto,
+    /// Their group in the trace.
+    Group,
+    /// Their names.
+    Name,
+}
 
 /// What became of one task.
 #[derive(Clone, Debug, Default)]
@@ -171,14 +184,22 @@ impl Run {
     ///
     /// # Errors
     /// Those of the reader.
-    pub fn read<R: Read>(name: &str, mut reader: Reader<R>) -> Result<Self, TraceError> {
+    pub fn read<R: Read>(name: &str, reader: Reader<R>) -> Result<Self, TraceError> {
+        Self::read_by(By::Auto, name, reader)
+    }
+
+    /// The same with these groups.
+    ///
+    /// # Errors
+    /// Those of the reader.
+    pub fn read_by<R: Read>(by: By, name: &str, mut reader: Reader<R>) -> Result<Self, TraceError> {
         let mut pass = Pass::new(reader.header().clone());
         for entry in reader.by_ref() {
             let entry = entry?;
             pass.take(entry.at, entry.record);
         }
         let (dropped, cut) = (reader.dropped(), reader.cut().map(ToString::to_string));
-        Ok(Self { dropped, cut, ..pass.end(name) })
+        Ok(Self { dropped, cut, ..pass.end(by, name) })
     }
 
     /// Part of its CPUs' time that tasks used, the agent left out; 0 to 1.
@@ -438,12 +459,30 @@ impl Pass {
         self.cpus[index].push(Slice { start: since - self.header.start, time: at - since, task });
     }
 
-    fn end(mut self, name: &str) -> Run {
+    /// Groups of tasks that have one name.
+    fn group_by_name(&mut self) {
+        let mut places: HashMap<String, usize> = HashMap::new();
+        self.groups.clear();
+        for doing in &mut self.tasks {
+            let figures = &mut doing.figures;
+            figures.group = *places.entry(figures.name.clone()).or_insert_with(|| {
+                self.groups.push(figures.name.clone());
+                self.groups.len() - 1
+            });
+        }
+    }
+
+    fn end(mut self, by: By, name: &str) -> Run {
         let end = self.now;
         for index in 0..self.on.len() {
             if let Some((task, since)) = self.on[index].take() {
                 self.slice(index, task, since, end);
             }
+        }
+        let mut all = self.tasks.iter().filter(|doing| doing.first.is_some() && !doing.figures.agent);
+        let one = all.next().is_some_and(|one| all.all(|other| other.figures.group == one.figures.group));
+        if by == By::Name || by == By::Auto && one {
+            self.group_by_name();
         }
         let mut groups: Vec<GroupFigures> = self
             .groups

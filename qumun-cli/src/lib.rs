@@ -32,7 +32,7 @@ mod report;
 mod show;
 
 pub use compare::{Comparison, Loss, Measure, compare};
-pub use figures::{Counter, DISTANCES, GroupFigures, Place, Run, Slice, TaskFigures};
+pub use figures::{By, Counter, DISTANCES, GroupFigures, Place, Run, Slice, TaskFigures};
 pub use perfetto::perfetto;
 pub use policy::{Buffer, Policy};
 pub use report::html;

@@ -11,7 +11,7 @@ use clap::{Args, Parser, Subcommand};
 use qumun::Nanos;
 use qumun::sim::{Replay, Scenario, Shape};
 use qumun::trace::{Header, Origin, Reader, TraceError, TraceErrorKind};
-use qumun_cli::{Policy, Run};
+use qumun_cli::{By, Policy, Run};
 
 /// Scheduling policies off the kernel: simulate them, replay what was recorded, compare.
 #[derive(Debug, Parser)]
@@ -124,6 +124,26 @@ struct Reading {
     /// Take what there is of a trace that is truncated or corrupt: all before the first bad block
     #[arg(long)]
     partial: bool,
+    /// What makes tasks a group: their group in the trace (a cgroup), their name, or the name if all are in one group
+    #[arg(long, value_name = "WHAT", value_enum, default_value_t = Grouping::Auto)]
+    by: Grouping,
+}
+
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum Grouping {
+    Auto,
+    Group,
+    Name,
+}
+
+impl From<Grouping> for By {
+    fn from(grouping: Grouping) -> Self {
+        match grouping {
+            Grouping::Auto => Self::Auto,
+            Grouping::Group => Self::Group,
+            Grouping::Name => Self::Name,
+        }
+    }
 }
 
 #[derive(Debug, Args)]
@@ -219,7 +239,7 @@ fn simulate(args: &SimArgs) -> Result<(), Failure> {
             };
             save(&path, &trace)?;
         }
-        runs.push(understood(policy, &trace)?);
+        runs.push(understood(policy, By::Auto, &trace)?);
     }
     let title = match (&args.scenario, args.shape) {
         (_, Some(shape)) => format!("Simulated: {shape}"),
@@ -252,7 +272,7 @@ fn replay(args: &ReplayArgs) -> Result<(), Failure> {
         let trace = policy
             .replay(&replay, args.seed)
             .map_err(|error| Failure(BROKEN, format!("{policy}: {error}")))?;
-        runs.push(understood(policy, &trace)?);
+        runs.push(understood(policy, args.reading.by.into(), &trace)?);
     }
     let title = format!("Replay of {}", path.file_name().unwrap_or_default().to_string_lossy());
     write(&title, &runs, &args.output)
@@ -282,8 +302,8 @@ fn original(header: &Header) -> &'static str {
     }
 }
 
-fn understood(policy: &Policy, trace: &[u8]) -> Result<Run, Failure> {
-    let read = Reader::new(trace).and_then(|reader| Run::read(&policy.to_string(), reader));
+fn understood(policy: &Policy, by: By, trace: &[u8]) -> Result<Run, Failure> {
+    let read = Reader::new(trace).and_then(|reader| Run::read_by(by, &policy.to_string(), reader));
     read.map_err(|error| Failure(BROKEN, format!("{policy}: the trace that was just written: {error}")))
 }
 
@@ -295,7 +315,7 @@ fn open(path: &Path, reading: &Reading) -> Result<Reader<BufReader<File>>, Failu
 }
 
 fn load(path: &Path, name: &str, reading: &Reading) -> Result<Run, Failure> {
-    Run::read(name, open(path, reading)?)
+    Run::read_by(reading.by.into(), name, open(path, reading)?)
         .map_err(|error| Failure(DATA, format!("{}: {error}{}", path.display(), hint(&error))))
 }
 

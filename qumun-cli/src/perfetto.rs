@@ -188,3 +188,102 @@ fn one(out: &mut Message, run: &Run, rank: u64, next: &mut u64, flow: &mut u64) 
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use qumun::sim::{Scenario, Shape};
+    use qumun::trace::Reader;
+
+    use super::*;
+    use crate::Policy;
+
+    /// Fields of a message: number, and a varint, eight bytes, or bytes.
+    fn fields(mut bytes: &[u8]) -> Vec<(u64, u64, &[u8])> {
+        fn varint(bytes: &mut &[u8]) -> u64 {
+            let mut value = 0;
+            for shift in (0..).step_by(7) {
+                let byte = bytes[0];
+                *bytes = &bytes[1..];
+                value |= u64::from(byte & 0x7f) << shift;
+                if byte < 0x80 {
+                    break;
+                }
+            }
+            value
+        }
+        let mut all = Vec::new();
+        while !bytes.is_empty() {
+            let key = varint(&mut bytes);
+            match key & 7 {
+                0 => all.push((key >> 3, varint(&mut bytes), &[][..])),
+                1 => {
+                    all.push((key >> 3, u64::from_le_bytes(bytes[..8].try_into().unwrap()), &[][..]));
+                    bytes = &bytes[8..];
+                }
+                2 => {
+                    let len = varint(&mut bytes) as usize;
+                    all.push((key >> 3, 0, &bytes[..len]));
+                    bytes = &bytes[len..];
+                }
+                wire => panic!("wire type {wire}"),
+            }
+        }
+        all
+    }
+
+    #[test]
+    fn tracks_slices_and_flows_are_those_of_the_run() {
+        let mut scenario = Scenario::new(2).unwrap();
+        scenario.work = Shape::Requests.workload(2);
+        scenario.time = Nanos::from_millis(300);
+        let trace = "gthulhu".parse::<Policy>().unwrap().simulate(&scenario).unwrap();
+        let run = Run::read("run", Reader::new(trace.as_slice()).unwrap()).unwrap();
+        let bytes = perfetto(std::slice::from_ref(&run));
+        let (mut names, mut open, mut sums) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        let (mut begun, mut ended) = (0, 0);
+        let mut before = 0;
+        for (number, _, packet) in fields(&bytes) {
+            assert_eq!(number, 1);
+            let packet = fields(packet);
+            let get = |fields: &[(u64, u64, &[u8])], wanted: u32| {
+                fields.iter().find(|(number, ..)| *number == u64::from(wanted)).map(|(_, value, _)| *value)
+            };
+            if let Some((_, _, track)) = packet.iter().find(|(n, ..)| *n == u64::from(field::packet::TRACK)) {
+                let track = fields(track);
+                let name = track.iter().find(|(n, ..)| *n == u64::from(field::track::NAME)).unwrap().2;
+                names.insert(
+                    get(&track, field::track::UUID).unwrap(),
+                    String::from_utf8(name.to_vec()).unwrap(),
+                );
+                continue;
+            }
+            let at = get(&packet, field::packet::TIMESTAMP).unwrap();
+            assert!(at >= before);
+            before = at;
+            let event = packet.iter().find(|(n, ..)| *n == u64::from(field::packet::TRACK_EVENT)).unwrap().2;
+            let event = fields(event);
+            let track = get(&event, field::event::TRACK).unwrap();
+            assert!(names.contains_key(&track));
+            begun += u32::from(get(&event, field::event::FLOW).is_some());
+            ended += u32::from(get(&event, field::event::FLOW_ENDS).is_some());
+            match get(&event, field::event::TYPE).unwrap() {
+                BEGIN => assert!(open.insert(track, at).is_none(), "two on {}", names[&track]),
+                END => {
+                    let sum: &mut u64 = sums.entry(names[&track].clone()).or_default();
+                    *sum += at - open.remove(&track).expect("an end of nothing");
+                }
+                _ => {}
+            }
+        }
+        assert!(open.is_empty());
+        for (slices, cpu) in run.cpus.iter().zip(0..) {
+            let sum: u64 = slices.iter().map(|slice| slice.time.0).sum();
+            assert_eq!(sums[&format!("CPU {cpu}")], sum);
+        }
+        assert_eq!(sums["agent"], run.agent_ran.0);
+        assert!(names.values().any(|name| name == "parked"));
+        assert!(begun >= ended && ended > 100, "{begun} flows, {ended} arrive");
+    }
+}

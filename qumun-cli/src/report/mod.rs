@@ -107,8 +107,11 @@ fn histogram(times: &Histogram) -> Vec<(u64, u64)> {
 /// Of each CPU: gap before, length, task; again and again. Second: how long a slice must be to be shown by itself.
 fn lanes(cpus: &[Vec<Slice>], most: usize) -> (Vec<Vec<i64>>, u64) {
     let mut shortest = 0u64;
+    let end = cpus.iter().filter_map(|slices| slices.last()).map(|slice| slice.start + slice.time).max();
+    // A stretch of short slices is cut here, or a regular load would be one block: half of the most, in all.
+    let longest = Nanos(2 * end.unwrap_or_default().0 / (most / cpus.len().max(1)).max(1) as u64);
     loop {
-        let lanes: Vec<Vec<i64>> = cpus.iter().map(|slices| lane(slices, Nanos(shortest))).collect();
+        let lanes: Vec<Vec<i64>> = cpus.iter().map(|slices| lane(slices, Nanos(shortest), longest)).collect();
         if lanes.iter().map(|lane| lane.len() / 3).sum::<usize>() <= most {
             return (lanes, shortest);
         }
@@ -130,7 +133,7 @@ struct Drawn {
 
 /// Runs of slices, and gaps, that are shorter than this become one of several tasks. The third number of a slice is its
 /// task; of several it is below 0: -1 less (101 times the task that has most + how many per cent of the time are busy).
-fn lane(slices: &[Slice], shortest: Nanos) -> Vec<i64> {
+fn lane(slices: &[Slice], shortest: Nanos, longest: Nanos) -> Vec<i64> {
     let mut out: Vec<Drawn> = Vec::new();
     for slice in slices {
         let (start, time) = (slice.start.0, slice.time.0);
@@ -138,7 +141,8 @@ fn lane(slices: &[Slice], shortest: Nanos) -> Vec<i64> {
             Some(last)
                 if start - last.end < shortest.0
                     && slice.time < shortest
-                    && (last.several || last.end - last.start < shortest.0) =>
+                    && (last.several || last.end - last.start < shortest.0)
+                    && last.end - last.start < longest.0.max(shortest.0) =>
             {
                 last.end = start + time;
                 last.busy += time;
