@@ -42,7 +42,7 @@ check: lint docs loom
 	$(CARGO) test --quiet -p qumun --no-default-features --features testkit
 	$(CARGO) test --quiet -p qumun-bpf --no-default-features
 	$(CARGO) test --quiet -p gthulhu-model --all-features
-	$(CARGO) test --quiet -p gthulhu-plugin-gthulhu -p gthulhu-plugin-simple -p gthulhu-plugin-simple-fifo -p xtask
+	$(CARGO) test --quiet -p gthulhu-plugin-gthulhu -p gthulhu-plugin-simple -p gthulhu-plugin-simple-fifo -p qumun-cli -p xtask
 
 # Every public item has a page without a warning; that it has one at all is a lint (missing_docs).
 docs:

@@ -1,4 +1,5 @@
-//! Compiles the C core to BPF and leaves the object in `OUT_DIR`, from where `loader` embeds it.
+//! Compiles the C core and the recorder to BPF and leaves the objects in `OUT_DIR`, from where `loader` and `recorder`
+//! embed them.
 //!
 //! Nothing is written into the source tree. The compiler is `$CLANG`, else the newest clang found. A published
 //! package carries the object itself (`cargo xtask package` puts it there) and needs no compiler; `$CLANG` set
@@ -8,7 +9,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// Only in packages, never in the repository: a copy of an object would not follow its source.
-const PREBUILT: &str = "prebuilt/core.bpf.o";
+const PREBUILT: &str = "prebuilt";
+const OBJECTS: [&str; 2] = ["core.bpf", "recorder.bpf"];
 
 fn main() {
     println!("cargo:rerun-if-changed=bpf");
@@ -16,15 +18,23 @@ fn main() {
     if std::env::var_os("CARGO_FEATURE_LOADER").is_none() {
         return;
     }
-    let out = PathBuf::from(std::env::var_os("OUT_DIR").expect("cargo sets OUT_DIR")).join("core.bpf.o");
+    let out = PathBuf::from(std::env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
     // Plain `bpf` would be the byte order of the machine that compiles.
     let little = std::env::var("CARGO_CFG_TARGET_ENDIAN").as_deref() != Ok("big");
-    if std::env::var_os("CLANG").is_none() && little && Path::new(PREBUILT).is_file() {
-        if let Err(error) = std::fs::copy(PREBUILT, &out) {
-            fail(&format!("cannot copy {PREBUILT} to {}: {error}", out.display()));
+    for name in OBJECTS {
+        let out = out.join(format!("{name}.o"));
+        let prebuilt = Path::new(PREBUILT).join(format!("{name}.o"));
+        if std::env::var_os("CLANG").is_none() && little && prebuilt.is_file() {
+            if let Err(error) = std::fs::copy(&prebuilt, &out) {
+                fail(&format!("cannot copy {} to {}: {error}", prebuilt.display(), out.display()));
+            }
+        } else {
+            compile(&format!("bpf/{name}.c"), &out, little);
         }
-        return;
     }
+}
+
+fn compile(source: &str, out: &Path, little: bool) {
     let clang = find_clang();
     let run = Command::new(&clang)
         // -g: the loader relocates by BTF. v3: 32-bit subregisters and fetching atomics (5.12).
@@ -32,12 +42,12 @@ fn main() {
         // No path of this machine in what a package carries: the same source gives the same object anywhere.
         .arg("-fdebug-compilation-dir=.")
         .args(["-Wall", "-Wextra", "-Werror", "-Wno-unused-function", "-Wno-unused-parameter"])
-        .args(["-Wno-sign-compare", "-c", "bpf/core.bpf.c", "-o"])
-        .arg(&out)
+        .args(["-Wno-sign-compare", "-c", source, "-o"])
+        .arg(out)
         .status();
     match run {
         Ok(status) if status.success() => {}
-        Ok(status) => fail(&format!("{clang} could not compile bpf/core.bpf.c ({status})")),
+        Ok(status) => fail(&format!("{clang} could not compile {source} ({status})")),
         Err(error) => fail(&format!("cannot run {clang}: {error}")),
     }
 }

@@ -20,6 +20,7 @@
 //! * [`features`] (feature `loader`): which parts of sched_ext the kernel has, in words.
 //! * [`stats`]: counters summed over CPUs, the two ledgers, the legs of a wakeup.
 //! * [`loader`] (feature `loader`): load, attach, detach. It holds the link that keeps the scheduler.
+//! * [`recorder`] (feature `loader`): what tasks and CPUs do, under any scheduler.
 
 pub mod agent;
 mod error;
@@ -40,6 +41,8 @@ pub mod protocol;
 #[cfg(not(loom))]
 #[allow(unreachable_pub)] // public for loom's tests only
 mod protocol;
+#[cfg(feature = "loader")]
+pub mod recorder;
 pub mod ring;
 pub mod stats;
 pub mod wire;

@@ -194,7 +194,7 @@ fn check_config(c: &Config) -> Result<()> {
 }
 
 /// Before 5.11 BPF memory counted against this limit, and mlockall still does.
-fn unlimited_memlock() {
+pub(crate) fn unlimited_memlock() {
     let limit = libc::rlimit { rlim_cur: libc::RLIM_INFINITY, rlim_max: libc::RLIM_INFINITY };
     // SAFETY: a valid pointer; a failure leaves the limit as it was, and the load says so if it matters.
     unsafe { libc::setrlimit(libc::RLIMIT_MEMLOCK, &raw const limit) };
@@ -582,7 +582,7 @@ pub(crate) fn collect_messages() -> Collected {
 
 impl Collected {
     /// The last lines: the verifier's reason stands at the end of its log.
-    fn tail(&self) -> String {
+    pub(crate) fn tail(&self) -> String {
         let messages = MESSAGES.lock().map(|m| m.clone()).unwrap_or_default();
         let lines: Vec<&str> = messages.lines().collect();
         lines[lines.len().saturating_sub(40)..].join("\n")

@@ -17,7 +17,7 @@ pub use qumun_bpf::agent::AgentFds;
 pub use qumun_bpf::features::{Ability, Features};
 pub use qumun_bpf::loader::{ExitRecord, Loaded as LoadedCore, uses_operation};
 pub use qumun_bpf::probe::Probe;
-pub use qumun_bpf::{stats, wire};
+pub use qumun_bpf::{recorder, stats, wire};
 
 use qumun_bpf::agent::{self as bpf_agent, PageWord, ViewWord};
 use qumun_bpf::loader::{self, Options};

@@ -104,6 +104,8 @@ mod tasks;
 #[cfg(feature = "testkit")]
 pub mod testkit;
 pub mod topology;
+#[cfg(feature = "trace")]
+pub mod trace;
 mod units;
 
 pub use agent::{Agent, Limits, Turn};

@@ -12,7 +12,7 @@ use std::process::Command;
 /// Tools that go along whenever this machine has them.
 const USUAL_TOOLS: &[&str] = &["stress-ng", "hackbench", "cyclictest"];
 /// Programs of the workspace that go along when they are built.
-const PROGRAMS: &[&str] = &["gthulhu-daemon", "lab-guest"];
+const PROGRAMS: &[&str] = &["gthulhu-daemon", "lab-guest", "qumun"];
 const INIT: &str = include_str!("init.sh");
 
 /// Writes the archive for one run of `command`.

@@ -69,6 +69,7 @@ const ENTRIES: &[Entry] = &[
     Entry { name: "many", smp: "2", mem: "", icount: false, timeout: 240, long: false, argv: &["lab-guest", "check", "many"] },
     Entry { name: "one", smp: "1", mem: "", icount: false, timeout: 240, long: false, argv: &["lab-guest", "check", "smoke", "freeze", "--secs", "4"] },
     Entry { name: "local", smp: SMT, mem: "", icount: false, timeout: 240, long: false, argv: &["lab-guest", "check", "local"] },
+    Entry { name: "record", smp: "2", mem: "", icount: false, timeout: 240, long: false, argv: &["lab-guest", "check", "record"] },
     Entry { name: "soak", smp: "2", mem: "", icount: false, timeout: 400, long: true, argv: &["lab-guest", "check", "soak", "--secs", "240"] },
     Entry { name: "boosted-long", smp: "2", mem: "", icount: false, timeout: 240, long: true, argv: &["/bin/boosted", "60"] },
     Entry { name: "stress-long", smp: "2", mem: "", icount: false, timeout: 500, long: true, argv: &["lab-guest", "check", "stress", "--secs", "60"] },

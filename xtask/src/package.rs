@@ -21,7 +21,8 @@ use std::time::Duration;
 /// What is published, in the order in which it is.
 const CRATES: [&str; 2] = ["qumun-bpf", "qumun"];
 const LICENSES: [&str; 2] = ["LICENSE-APACHE", "LICENSE-GPL-2.0"];
-const OBJECT: &str = "prebuilt/core.bpf.o";
+const OBJECTS: [&str; 2] = ["core.bpf.o", "recorder.bpf.o"];
+const PREBUILT: &str = "prebuilt";
 /// Crates that build or link C: not one may be below `qumun` without the feature `kernel`.
 const C_BUILDERS: [&str; 5] = ["cc", "cmake", "pkg-config", "bindgen", "clang-sys"];
 const PROOF_MAIN: &str = include_str!("../package/main.rs");
@@ -86,10 +87,12 @@ fn compile_core(root: &Path, stage: &Path) -> Result<()> {
     let messages = capture(build.env("CARGO_TARGET_DIR", stage.with_file_name("core")))?;
     let out = out_dir(&messages, CRATES[0])
         .ok_or_else(|| error("cargo did not tell the OUT_DIR of qumun-bpf's build script"))?;
-    let to = stage.join(CRATES[0]).join(OBJECT);
-    fs::create_dir_all(to.with_file_name("")).cannot("make a folder in the copy")?;
-    copy(&out.join("core.bpf.o"), &to)?;
-    match root.join(CRATES[0]).join("prebuilt").exists() {
+    let to = stage.join(CRATES[0]).join(PREBUILT);
+    fs::create_dir_all(&to).cannot("make a folder in the copy")?;
+    for object in OBJECTS {
+        copy(&out.join(object), &to.join(object))?;
+    }
+    match root.join(CRATES[0]).join(PREBUILT).exists() {
         true => {
             Err(error("qumun-bpf/prebuilt is in the repository: remove it, it hides changes of the core"))
         }

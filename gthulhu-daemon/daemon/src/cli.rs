@@ -7,7 +7,7 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::options::{CoreArgs, PolicyArgs};
 use crate::registry::Registry;
-use crate::{Error, ExitCode, Result, agent, doctor, status, supervisor};
+use crate::{Error, ExitCode, Result, agent, doctor, record, status, supervisor};
 
 /// The node daemon of Gthulhu: a Linux CPU scheduler whose policy runs in user space.
 #[derive(Debug, Parser)]
@@ -42,6 +42,8 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Record what all tasks and CPUs do, under any scheduler, into a trace for `qumun`
+    Record(record::RecordArgs),
     /// The policy's process; started by `run`
     #[command(hide = true)]
     Agent {
@@ -127,6 +129,7 @@ fn run(registry: &Registry, program: &str, command: Command) -> Result<u8> {
             print(&if json { format!("{}\n", report.json()) } else { report.text(doctor::use_color()) })?;
             Ok(if report.can_run() { 0 } else { ExitCode::NoSchedExt as u8 })
         }
+        Command::Record(args) => record::run(&args).map(|()| 0),
         Command::Agent { supervisor, policy } => agent::main(registry, &policy, supervisor).map(|()| 0),
     }
 }

@@ -50,6 +50,7 @@ mod limits;
 mod options;
 mod process;
 mod progress;
+mod record;
 mod registry;
 mod status;
 mod supervisor;

@@ -233,6 +233,16 @@ fn may_ask(stream: &UnixStream) -> bool {
 
 /// `gthulhu-daemon status`.
 pub(crate) fn ask(socket: &Path, as_json: bool) -> Result<()> {
+    let object = fetch(socket)?;
+    let mut out = std::io::stdout().lock();
+    let shown = if as_json { format!("{object}\n") } else { describe(&object) };
+    // A closed pipe (| head) is no error.
+    let _ = out.write_all(shown.as_bytes());
+    Ok(())
+}
+
+/// The object of a running daemon.
+pub(crate) fn fetch(socket: &Path) -> Result<Value> {
     let mut stream = UnixStream::connect(socket).map_err(|e| {
         let what =
             format!("no daemon answers on {} ({e}); is 'gthulhu-daemon run' running?", socket.display());
@@ -246,13 +256,8 @@ pub(crate) fn ask(socket: &Path, as_json: bool) -> Result<()> {
     let _ = stream.set_read_timeout(Some(Duration::from_secs(5)));
     let mut text = String::new();
     stream.read_to_string(&mut text).map_err(|e| Error::system("the daemon did not answer", &e))?;
-    let object: Value = serde_json::from_str(&text)
-        .map_err(|e| Error::new(ExitCode::Failed, format!("the daemon's answer is no JSON ({e})")))?;
-    let mut out = std::io::stdout().lock();
-    let shown = if as_json { format!("{object}\n") } else { describe(&object) };
-    // A closed pipe (| head) is no error.
-    let _ = out.write_all(shown.as_bytes());
-    Ok(())
+    serde_json::from_str(&text)
+        .map_err(|e| Error::new(ExitCode::Failed, format!("the daemon's answer is no JSON ({e})")))
 }
 
 /// The same for a person.

@@ -6,6 +6,7 @@
 //! | [`Scenario`] | machine, work and faults of a simulation as a text file |
 //! | [`Machine`] | CPUs and tasks that a test moves by hand, step by step; nothing happens by itself |
 //! | [`Script`] | no machine at all: events in, decisions out |
+//! | [`Replay`] | the work of a recorded [trace](crate::trace), done again |
 //! | [`Reference`] | the executable specification of the core, which runs in both |
 //! | [`Linux`], [`Host`] | the little of Linux that a core meets, and what Linux does with it |
 //!
@@ -18,17 +19,21 @@ mod host;
 mod linux;
 mod machine;
 mod reference;
+mod replay;
 mod scenario;
 mod script;
 mod shapes;
 mod values;
 
 pub use core::{Core, ENQ_LAST, ENQ_WAKEUP, KICK_IDLE, KICK_PREEMPT};
-pub use engine::{Costs, Fault, Group, Histogram, Setup, Sim, Span, Step, TaskFigures, Wire, Workload, jain};
+pub use engine::{
+    Costs, Fault, Group, Histogram, Label, Setup, Sim, Span, Step, TaskFigures, Wire, Workload, jain,
+};
 pub use host::Host;
 pub use linux::{Cgroup, Dsq, Iter, Limit, Linux, Place, Task, Thread};
 pub use machine::{Machine, Port};
 pub use reference::{Reference, Settings};
+pub use replay::Replay;
 pub use scenario::{Scenario, ScenarioError};
 pub use script::Script;
 pub use shapes::Shape;

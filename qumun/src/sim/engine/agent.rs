@@ -175,5 +175,6 @@ impl<S: Scheduler> Sim<S> {
             self.host.linux.write_decision(decision);
         }
         self.host.linux.publish();
+        self.tape_counters();
     }
 }

@@ -126,7 +126,9 @@ impl<S: Scheduler> Sim<S> {
             return;
         }
         self.account_agent();
+        self.tape_exit(self.agent_task);
         self.host.exit(self.agent_task);
+        self.tape_gone();
         (self.agent_task, self.agent_left, self.agent_stopped) = (NOBODY, None, false);
         if self.successor.is_some() {
             let comes = self.now() + time;
@@ -146,6 +148,7 @@ impl<S: Scheduler> Sim<S> {
         self.agent = self.builder.agent(wire, policy);
         self.agent_task = self.host.spawn(&super::agent_spec(), CpuSet::ALL, None);
         self.agent_dead = false;
+        self.tape_task(self.agent_task, None);
         self.greet();
     }
 
@@ -245,6 +248,7 @@ impl<S: Scheduler> Sim<S> {
                 self.put_off(task);
             }
         }
+        self.tape_online(cpu, online);
         self.agent.backend_mut().set_online(cpu, online);
         self.count_idle(cpu);
         self.see_to_kicks();
@@ -256,6 +260,7 @@ impl<S: Scheduler> Sim<S> {
         self.account_of(task);
         let ran = matches!(self.host.linux.task(task).place, Place::Running(_));
         self.host.set_affinity(task, cpus);
+        self.tape_change(task);
         self.see_to_kicks();
         if ran && !matches!(self.host.linux.task(task).place, Place::Running(_)) {
             self.put_off(task);
@@ -265,6 +270,7 @@ impl<S: Scheduler> Sim<S> {
     fn renice(&mut self, task: Thread, weight: u32) {
         self.account_of(task);
         self.host.set_weight(task, weight);
+        self.tape_change(task);
         let weight = self.host.linux.task(task).weight;
         if let Some(actor) = self.actor(task) {
             actor.figures.weight = weight;

@@ -6,6 +6,7 @@ mod clock;
 mod faults;
 mod figures;
 mod program;
+mod tape;
 
 use std::collections::BinaryHeap;
 use std::fmt;
@@ -25,6 +26,8 @@ use figures::DISTANCES;
 pub use figures::{Histogram, TaskFigures, jain};
 pub(crate) use program::Members;
 pub use program::{Group, Span, Step, Workload};
+pub use tape::Label;
+use tape::Tape;
 
 /// The machine and the manners of a simulation. Times are of simulated time.
 #[derive(Clone, Debug)]
@@ -147,6 +150,7 @@ pub struct Sim<S: Scheduler> {
     idle_since: u64,
     wasted: u64,
     broken: Option<String>,
+    tape: Option<Box<Tape>>,
     endless: Option<String>,
 }
 
@@ -227,6 +231,7 @@ impl<S: Scheduler> Sim<S> {
             idle_since: began.0,
             wasted: 0,
             broken: None,
+            tape: None,
             endless: None,
             setup,
         };
@@ -290,6 +295,7 @@ impl<S: Scheduler> Sim<S> {
                 if self.timer_due == Some(self.host.linux.now.0) {
                     self.timer_due = None;
                     self.host.timer(Cpu(0));
+                    self.tape_counters();
                     self.see_to_kicks();
                 }
             }
@@ -326,6 +332,7 @@ impl<S: Scheduler> Sim<S> {
         let before = self.host.linux.running(cpu);
         let runs = before.map(|task| self.host.linux.task(task).runs);
         let task = self.host.schedule(cpu);
+        self.tape_switch(cpu);
         self.see_to_kicks();
         let Some(task) = task else {
             self.lanes[cpu.0 as usize].turn += 1;
@@ -503,6 +510,7 @@ impl<S: Scheduler> Sim<S> {
         }
         self.actors[task.index()] = Some(actor);
         self.members[group].push(task);
+        self.tape_task(task, parent);
         task
     }
 
@@ -514,6 +522,7 @@ impl<S: Scheduler> Sim<S> {
         if !self.host.wake(task, by) {
             return;
         }
+        self.tape_wake(task, by);
         let now = self.host.linux.now;
         if let Some(actor) = self.actor(task) {
             actor.blocked = false;
@@ -631,6 +640,13 @@ impl<S: Scheduler> Sim<S> {
                 self.at(next, Happening::Wake(task, life));
                 self.leave(task);
             }
+            Step::Until(time) => {
+                let at = self.began + time;
+                if at > now {
+                    self.at(at, Happening::Wake(task, life));
+                    self.leave(task);
+                }
+            }
             Step::Block => {
                 let Some(actor) = self.actor(task) else { return };
                 if actor.wakes > 0 {
@@ -712,6 +728,7 @@ impl<S: Scheduler> Sim<S> {
             }
         }
         self.gone.push(actor.figures);
+        self.tape_exit(task);
         self.host.exit(task);
         if let Some(parent) = actor.parent
             && let Some(waiting) = self.actor(parent)
@@ -722,6 +739,7 @@ impl<S: Scheduler> Sim<S> {
                 self.wake(parent, None);
             }
         }
+        self.tape_gone();
         self.see_to_kicks();
     }
 }

@@ -42,6 +42,8 @@ pub enum Step {
     Sleep(Span),
     /// Sleeps until the next multiple of this since the task began: a timer that does not drift.
     Every(Nanos),
+    /// Sleeps until so long after the beginning of the simulation; goes on at once if that is over.
+    Until(Nanos),
     /// Waits until somebody wakes it. A wake that came before counts.
     Block,
     /// Wakes a task of a group: the one with the waker's number in its own group, modulo their number.

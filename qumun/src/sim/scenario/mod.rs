@@ -44,7 +44,7 @@ use crate::{Builder, MAX_CPUS, Nanos, Scheduler, Topology};
 /// | `room tasks=16384 pool=4194304` | tasks that the agent remembers; bytes of its pool | these |
 /// | `cgroup 2 parent=1 weight=100 limit=50ms/100ms` | a cgroup: `cpu.weight`, and `cpu.max` (with `+5ms`: its burst); 1 is the root | no limit |
 /// | `group NAME count=1 weight=100 cpus=0-3 cgroup=1 label=0 begins=0s kthread` | tasks that do the same; their steps follow | these, all CPUs |
-/// | `run T`, `sleep T`, `every T` | steps: compute, sleep, sleep until the next multiple of T | |
+/// | `run T`, `sleep T`, `every T`, `until T` | steps: compute, sleep, sleep until the next multiple of T, until T after the beginning | |
 /// | `block`, `wake GROUP`, `wake-all GROUP` | wait for a wake; wake one of a group, or all | |
 /// | `fork GROUP`, `join`, `exit` | make a task; wait until all that it made have ended; end | |
 /// | `pin 0-3`, `move 2` | change where it may run, move to another cgroup | |

@@ -343,6 +343,7 @@ fn step(scenario: &Scenario, line: usize, head: &str, rest: &str) -> Result<Step
         "run" => Ok(Step::Run(span(rest)?)),
         "sleep" => Ok(Step::Sleep(span(rest)?)),
         "every" => Ok(Step::Every(time(rest)?)),
+        "until" => Ok(Step::Until(time(rest)?)),
         "pin" => Ok(Step::Pin(cpu_list(rest)?)),
         "move" => Ok(Step::Move(number(rest)?)),
         "wake" => Ok(Step::Wake(group()?)),
@@ -353,7 +354,7 @@ fn step(scenario: &Scenario, line: usize, head: &str, rest: &str) -> Result<Step
         "exit" => alone(Step::Exit),
         _ => {
             Err("no such line; there are machine, time, seed, tick, switch, kick, agent, core, rings, room, \
-                  cgroup, group, at, and the steps run, sleep, every, block, wake, wake-all, fork, join, pin, move, \
+                  cgroup, group, at, and the steps run, sleep, every, until, block, wake, wake-all, fork, join, pin, move, \
                   exit"
                 .to_owned())
         }
@@ -490,6 +491,7 @@ fn print_group<'a>(
             Step::Run(span) => writeln!(f, "  run {span}"),
             Step::Sleep(span) => writeln!(f, "  sleep {span}"),
             Step::Every(period) => writeln!(f, "  every {period}"),
+            Step::Until(time) => writeln!(f, "  until {time}"),
             Step::Block => writeln!(f, "  block"),
             Step::Wake(group) => writeln!(f, "  wake {}", name(group)),
             Step::WakeAll(group) => writeln!(f, "  wake-all {}", name(group)),

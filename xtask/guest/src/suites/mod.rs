@@ -15,6 +15,7 @@ mod memory;
 mod options;
 mod partial;
 mod plugin;
+mod record;
 mod rt;
 mod scene;
 mod smoke;
@@ -69,6 +70,8 @@ pub enum Suite {
     Sysrq,
     /// Whether tasks come back to their cache, on a machine with two
     Local,
+    /// The recorder: whole traces, shares in the simulator as in the guest, an interrupted one, a full disk
+    Record,
     /// A mixed load with random drills, for as long as --secs says
     Soak,
     /// Options of `run`, `plugins` and `doctor`
@@ -118,6 +121,7 @@ pub fn run(suite: Suite, secs: Option<u64>, checks: &mut Checks) {
         Suite::Many => ("many", many::run(checks, secs(8))),
         Suite::Sysrq => ("sysrq", sysrq::run(checks)),
         Suite::Local => ("local", local::run(checks, secs(8))),
+        Suite::Record => ("record", record::run(checks, secs(8))),
         Suite::Soak => ("soak", soak::run(checks, secs(120))),
         Suite::Options => ("options", options::run(checks)),
         Suite::Plugin => ("plugin", plugin::run(checks)),
