@@ -25,7 +25,6 @@ enum { BY_INTERRUPT = -1, BY_UNKNOWN = -2 };
 static long (*bpf_map_update_elem)(void *map, const void *key, const void *value, u64 flags) = (void *)2;
 static long (*bpf_map_delete_elem)(void *map, const void *key) = (void *)3;
 static long (*bpf_probe_read_kernel)(void *dst, u32 size, const void *src) = (void *)113;
-static void *(*bpf_this_cpu_ptr)(const void *percpu_ptr) = (void *)154;
 
 struct thread_info___rec {
 	u32 cpu;
