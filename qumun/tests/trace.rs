@@ -337,6 +337,22 @@ mod simulated {
         }
     }
 
+    /// Who ran least for its weight: shares that hold within a second, whichever slice ends at which moment.
+    struct Fair;
+
+    impl Scheduler for Fair {
+        type Task = (u64, Nanos);
+
+        fn enqueue(&mut self, cx: &mut Context<'_, (u64, Nanos)>, task: &Queued) -> Verdict {
+            let (vtime, charged) = cx.task(task);
+            if task.stopped_at > *charged {
+                *vtime += (task.stopped_at - task.started_at).as_u64() * 100 / u64::from(task.weight);
+                *charged = task.stopped_at;
+            }
+            task.anywhere().vtime(*vtime).into()
+        }
+    }
+
     /// Bytes that can be looked at while somebody else has the writer.
     #[derive(Clone, Default)]
     pub(crate) struct Shared(Rc<RefCell<Vec<u8>>>);
@@ -525,7 +541,7 @@ mod simulated {
 
     fn replayed(replay: &Replay) -> Vec<u8> {
         let bytes = Shared::default();
-        let (sim, _) = replay.run(replay.setup(), "fifo", || Fifo, bytes.clone()).unwrap();
+        let (sim, _) = replay.run(replay.setup(), "fair", || Fair, bytes.clone()).unwrap();
         sim.check().unwrap();
         drop(sim);
         bytes.0.take()
@@ -537,10 +553,10 @@ mod simulated {
             let mut scenario = Scenario::new(4).unwrap();
             scenario.work = shape.workload(4);
             // The agent decides from the beginning, as in what is replayed.
-            let mut sim = scenario.start(|| Fifo).unwrap();
+            let mut sim = scenario.start(|| Fair).unwrap();
             sim.run(Nanos::from_millis(200));
             let bytes = Shared::default();
-            sim.record("fifo", bytes.clone()).unwrap();
+            sim.record("fair", bytes.clone()).unwrap();
             sim.run(Nanos::from_millis(1_000));
             sim.end_record().unwrap().unwrap();
             let bytes = bytes.0.borrow();
