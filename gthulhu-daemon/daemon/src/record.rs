@@ -324,7 +324,7 @@ impl<W: Write> Scribe<W> {
         for (word, bits) in seen.cpus.iter().enumerate() {
             set.set_word(word, *bits);
         }
-        *set = *set & *self.topology.possible();
+        *set &= *self.topology.possible();
         let anywhere = set.is_empty() || self.topology.online().is_subset(&set);
         (!anywhere).then_some(set)
     }
