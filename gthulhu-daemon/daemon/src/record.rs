@@ -238,6 +238,8 @@ impl<W: Write> Scribe<W> {
         self.last = self.last.max(at);
         match happened.what {
             What::Task(seen) => self.seen(at, &seen),
+            // Who has run and slept again before switches are seen would seem to wait.
+            What::Wake { .. } | What::Fork { .. } if !self.switches => Ok(()),
             What::Fork { parent, child } => {
                 let Some(child) = self.known(child) else { return Ok(()) };
                 self.writer.record(at, &Record::Fork { parent: self.known(parent), child })
@@ -246,8 +248,6 @@ impl<W: Write> Scribe<W> {
                 Some(task) => self.writer.record(at, &Record::Exit { task }),
                 None => Ok(()),
             },
-            // Who has run and slept again before switches are seen would seem to wait.
-            What::Wake { .. } if !self.switches => Ok(()),
             What::Wake { pid, by, cpu } => {
                 let cpu = Cpu(cpu.into());
                 let Some(task) = self.known(pid) else { return Ok(()) };
