@@ -238,6 +238,8 @@ impl<W: Write> Scribe<W> {
         self.last = self.last.max(at);
         match happened.what {
             What::Task(seen) => self.seen(at, &seen),
+            // Who has run and slept again before switches are seen would seem to wait.
+            What::Wake { .. } | What::Fork { .. } if !self.switches => Ok(()),
             What::Fork { parent, child } => {
                 let Some(child) = self.known(child) else { return Ok(()) };
                 self.writer.record(at, &Record::Fork { parent: self.known(parent), child })
@@ -246,8 +248,6 @@ impl<W: Write> Scribe<W> {
                 Some(task) => self.writer.record(at, &Record::Exit { task }),
                 None => Ok(()),
             },
-            // Who has run and slept again before switches are seen would seem to wait.
-            What::Wake { .. } if !self.switches => Ok(()),
             What::Wake { pid, by, cpu } => {
                 let cpu = Cpu(cpu.into());
                 let Some(task) = self.known(pid) else { return Ok(()) };
@@ -324,7 +324,7 @@ impl<W: Write> Scribe<W> {
         for (word, bits) in seen.cpus.iter().enumerate() {
             set.set_word(word, *bits);
         }
-        *set = *set & *self.topology.possible();
+        *set &= *self.topology.possible();
         let anywhere = set.is_empty() || self.topology.online().is_subset(&set);
         (!anywhere).then_some(set)
     }
