@@ -79,6 +79,7 @@ int qumun_cgroup_init(u64 *ctx)
 	u32 slot = 0, above = 0;
 	struct qm_cgroup *c;
 	u64 id = 0;
+	s32 err;
 
 	if (!own)
 		return -12; /* ENOMEM */
@@ -96,10 +97,13 @@ int qumun_cgroup_init(u64 *ctx)
 			return 0;
 		}
 	}
+	if (LIMITS) {
+		err = scx_bpf_create_dsq(DSQ_THROTTLED(slot), -1);
+		if (err && err != -17 /* EEXIST: it is there, of an earlier cgroup */)
+			return err;
+	}
 	own->slot = slot;
 	own->own = 1;
-	if (LIMITS)
-		scx_bpf_create_dsq(DSQ_THROTTLED(slot), -1); /* it may be there, of an earlier cgroup */
 	c = shown(slot);
 	change_begins(c);
 	c->id = cgrp->kn->id;
