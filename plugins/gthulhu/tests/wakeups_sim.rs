@@ -3,8 +3,8 @@
 mod world;
 
 use gthulhu_plugin_gthulhu::Gthulhu;
-use qumun::{Cpu, CpuSet, Nanos};
 use qumun::sim::{Spec, Step, Workload};
+use qumun::{Cpu, CpuSet, Nanos};
 use world::{hog, ms, ran, run, setups, us};
 
 /// Free to run anywhere, and bound to a CPU, where no policy is asked.
