@@ -122,8 +122,12 @@ static __always_inline bool ticks_dry(struct task_struct *p, u64 now)
 	if (!is_limited(p))
 		return false;
 	t = task_ctx(p);
-	if (!t || !t->started_at || !charge(t, now))
+	if (!t || !t->started_at)
 		return false;
+	if (!charge(t, now)) {
+		t->dry_ticks = 0;
+		return false;
+	}
 	if (was_in_user_space(p) || ++t->dry_ticks > LIMIT_KERNEL_TICKS)
 		t->safe = 1;
 	return t->safe && !t->pass;
@@ -137,7 +141,6 @@ static __always_inline bool starts_dry(struct task_struct *p, struct task_ctx *t
 	if (t->safe && is_dry(p, t, now))
 		return true;
 	t->safe = 0;
-	t->dry_ticks = 0;
 	return false;
 }
 
@@ -162,6 +165,7 @@ static __always_inline bool throttle(struct task_struct *p, struct task_ctx *t, 
 	if (!LIMITS || !t->safe || !is_dry(p, t, now))
 		return false;
 	t->placed_at = now;
+	t->dry_ticks = 0;
 	count()->throttled++;
 	dsq_insert(p, DSQ_THROTTLED(slot), own_slice(t), flags);
 	/* In this order, see forget: the task is in the queue only after we have returned. */

@@ -120,9 +120,16 @@ fn step(random: &mut Random, nr_cpus: u32) -> Step {
         48..53 => Step::Tick(cpu(random), random.of(&[0, 1_000_000, 5_000_000])),
         53..56 => Step::Timer(cpu(random)),
         56..60 => Step::Kicks,
-        60..68 => {
-            Step::Advance(random.of(&[1, 1_000, 700_000, 4_000_000, 11_000_000, 45_000_000, 600_000_000]))
-        }
+        60..68 => Step::Advance(random.of(&[
+            1,
+            1_000,
+            700_000,
+            4_000_000,
+            11_000_000,
+            45_000_000,
+            600_000_000,
+            2_100_000_000,
+        ])),
         68..71 => Step::Affinity(task(random), mask(random)),
         71..72 => Step::Weight(task(random), random.of(&[1, 100, 10_000])),
         72..73 => Step::Cgroup(task(random), cgroup(random)),

@@ -90,10 +90,15 @@ impl Reference {
 
     /// The same at a tick. One that was let out may use its slice, which is short.
     pub(super) fn ticks_dry(&mut self, linux: &Linux, task: Thread, now: u64) -> bool {
-        if !self.is_limited(linux, task) || self.ctx(task).started_at == 0 || !self.charge(task, now) {
+        if !self.is_limited(linux, task) || self.ctx(task).started_at == 0 {
             return false;
         }
+        let is_dry = self.charge(task, now);
         let t = self.ctx_mut(task);
+        if !is_dry {
+            t.dry_ticks = 0;
+            return false;
+        }
         if linux.in_kernel {
             t.dry_ticks = t.dry_ticks.wrapping_add(1);
         }
@@ -109,8 +114,7 @@ impl Reference {
         if self.ctx(task).safe && self.is_dry(linux, task, now) {
             return true;
         }
-        let t = self.ctx_mut(task);
-        (t.safe, t.dry_ticks) = (false, 0);
+        self.ctx_mut(task).safe = false;
         false
     }
 
@@ -135,7 +139,7 @@ impl Reference {
         }
         let slice = self.own_slice(task);
         let t = self.ctx_mut(task);
-        t.placed_at = now;
+        (t.placed_at, t.dry_ticks) = (now, 0);
         let slot = t.group;
         self.counters.throttled += 1;
         linux.insert(task, Dsq::Throttled(slot), slice, 0);
