@@ -49,7 +49,10 @@ fn boosted(checks: &mut Checks, secs: u64) -> Result<()> {
     checks.check("boosted.core", || {
         let rescued = running.inner().view().rescued;
         ensure(rescued == 0, || {
-            format!("the core had to rescue {rescued} tasks, and took over {:?}", running.inner().view().entered)
+            format!(
+                "the core had to rescue {rescued} tasks, and took over {:?}",
+                running.inner().view().entered
+            )
         })?;
         let view = running.inner().view();
         let totals = running.inner().totals();
