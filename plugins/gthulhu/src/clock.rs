@@ -19,6 +19,8 @@ const ROUND_MAX: Nanos = Nanos(200_000_000);
 pub(crate) struct Member {
     /// The time that it ran, divided by its weight.
     pub(crate) vruntime: u64,
+    /// Where the clock was when it wanted to run last.
+    seen: u64,
     /// The round in which it was counted last.
     round: u32,
 }
@@ -82,6 +84,17 @@ impl Clock {
     pub(crate) fn settle(&self, member: &mut Member, credit: u64) {
         let (low, high) = (self.now.saturating_sub(credit), self.now.saturating_add(AHEAD));
         member.vruntime = member.vruntime.clamp(low, high);
+        member.seen = self.now;
+    }
+
+    /// Who has slept pays for what it had too much with what it did not use meanwhile: the part of the machine that its
+    /// weight gives. The clock has moved by that, unless boosts held the others up: then one that has
+    /// computed once, to start, would be late for seconds.
+    pub(crate) fn forgive(&self, member: &mut Member, slept: Nanos, nr_cpus: u32) {
+        let share = slept.as_u64().saturating_mul(u64::from(nr_cpus) * 100) / self.load();
+        let moved = self.now.saturating_sub(member.seen);
+        let paid = member.vruntime.saturating_sub(share.saturating_sub(moved));
+        member.vruntime = paid.max(self.now.min(member.vruntime));
     }
 
     /// How far this is ahead of the clock; below zero: behind it.
@@ -139,7 +152,7 @@ mod tests {
     #[test]
     fn the_clock_goes_on_though_only_newcomers_are_served() {
         let mut clock = Clock::default();
-        let mut old = Member { vruntime: START + 50 * MS, round: 0 };
+        let mut old = Member { vruntime: START + 50 * MS, ..Member::default() };
         clock.count(&mut old, 100, true, Nanos(1));
         for n in 0..1_000 {
             let mut new = Member::default();
@@ -154,6 +167,27 @@ mod tests {
             clock.count(&mut again, 100, true, Nanos(n * 5 * MS));
         }
         panic!("the old one was passed by for ever");
+    }
+
+    #[test]
+    fn who_slept_has_paid_as_much_as_its_share_would_have_been() {
+        let mut clock = Clock::default();
+        (0..4).for_each(|_| clock.count(&mut Member::default(), 100, true, Nanos(1)));
+        let mut member = Member { vruntime: START + 300 * MS, ..Member::default() };
+        clock.settle(&mut member, 5 * MS);
+        // A quarter of two CPUs is half a CPU.
+        clock.forgive(&mut member, Nanos(100 * MS), 2);
+        assert_eq!(clock.lag(member.vruntime), 250 * MS as i64);
+        // What the clock has moved by is no more of it.
+        clock.serve(START + 30 * MS);
+        clock.forgive(&mut member, Nanos(100 * MS), 2);
+        assert_eq!(clock.lag(member.vruntime), 200 * MS as i64);
+        // Never to the clock's other side.
+        clock.forgive(&mut member, Nanos(10_000 * MS), 2);
+        assert_eq!(clock.lag(member.vruntime), 0);
+        let mut behind = Member { vruntime: START, seen: START, round: 0 };
+        clock.forgive(&mut behind, Nanos(10_000 * MS), 2);
+        assert_eq!(behind.vruntime, START);
     }
 
     #[test]

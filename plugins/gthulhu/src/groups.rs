@@ -19,6 +19,7 @@ const QUIET: Nanos = Nanos(20_000_000);
 #[derive(Debug, Default)]
 pub(crate) struct Groups {
     root: Clock,
+    nr_cpus: u32,
     cache: Cache<Group>,
 }
 
@@ -42,6 +43,8 @@ pub(crate) struct Asks<'a> {
     pub(crate) cgroup: u64,
     /// It has slept, or is new.
     pub(crate) woke: bool,
+    /// For how long.
+    pub(crate) slept: Nanos,
     /// For how far back a sleeper's credit goes.
     pub(crate) credit: u64,
     /// What it was charged for just now, and wants to go on.
@@ -64,8 +67,8 @@ pub(crate) struct Run {
 type Chain = ([usize; DEPTH], usize);
 
 impl Groups {
-    pub(crate) fn new(pool: &Handle) -> Self {
-        Self { root: Clock::default(), cache: Cache::new(pool, CAPACITY) }
+    pub(crate) fn new(pool: &Handle, nr_cpus: u32) -> Self {
+        Self { root: Clock::default(), nr_cpus, cache: Cache::new(pool, CAPACITY) }
     }
 
     /// The clock that all have in common.
@@ -145,12 +148,16 @@ impl Groups {
     /// which each run moves by exactly what was consumed.
     pub(crate) fn place(&mut self, asks: Asks<'_>, now: Nanos) -> u64 {
         let chain = self.chain(asks.cgroup);
-        let Asks { member, weight, woke, credit, just, counts, .. } = asks;
+        let Asks { member, weight, woke, slept: asleep, credit, just, counts, .. } = asks;
+        let nr_cpus = self.nr_cpus;
         let behind = |slept: bool| if slept { credit } else { BEHIND };
 
         let clock = self.clock(&chain, 0);
         if counts {
             clock.count(member, weight, !woke, now);
+        }
+        if chain.1 == 0 {
+            clock.forgive(member, asleep, nr_cpus);
         }
         clock.settle(member, behind(woke));
         let mut lag = clock.lag(member.vruntime);
@@ -159,12 +166,15 @@ impl Groups {
         let mut shared = just.saturating_mul(100) / all;
         for level in 0..chain.1 {
             let Some(group) = self.group(&chain, level) else { break };
-            let slept = woke && now - group.seen > QUIET;
-            group.seen = now;
+            let quiet = now - std::mem::replace(&mut group.seen, now);
+            let slept = woke && quiet > QUIET;
             let (mut member, weight) = (group.member, group.weight);
             let clock = self.clock(&chain, level + 1);
             if counts {
                 clock.count(&mut member, weight, !woke, now);
+            }
+            if slept && level + 1 == chain.1 {
+                clock.forgive(&mut member, quiet, nr_cpus);
             }
             clock.settle(&mut member, behind(slept));
             let spread = scale(lag.saturating_sub_unsigned(shared), all, weight);

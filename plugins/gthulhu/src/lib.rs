@@ -228,8 +228,10 @@ impl Gthulhu {
         let charged = self.charge(account, task);
         let is_new = !account.known;
         let changed = self.wishes.of(&mut account.wish, task, self.now);
+        let mut slept = Nanos::ZERO;
         if task.wakeup && task.stopped_at > Nanos::ZERO {
-            account.handicap.slept((task.enqueued_at - task.stopped_at).as_u64());
+            slept = task.enqueued_at - task.stopped_at;
+            account.handicap.slept(slept.as_u64());
         }
         let budget = account.wish.priority.boost();
         if let Some(budget) = budget
@@ -270,6 +272,7 @@ impl Gthulhu {
             weight: account.weight,
             cgroup: task.cpu_cgroup_id,
             woke: task.wakeup || is_new,
+            slept,
             credit: self.slice.as_u64(),
             just: if task.wakeup { 0 } else { charged },
             counts,
@@ -367,7 +370,7 @@ impl Scheduler for Gthulhu {
     fn start(&mut self, cx: &mut Context<'_, Account>) {
         self.nr_cpus = cx.idle().nr_cpus();
         self.waiting = Waiting::new(cx.pool(), CAPACITY);
-        self.groups = Groups::new(cx.pool());
+        self.groups = Groups::new(cx.pool(), self.nr_cpus);
         self.boosts.start(cx.pool(), self.nr_cpus, cx.now());
     }
 

@@ -48,8 +48,15 @@ fn boosted(checks: &mut Checks, secs: u64) -> Result<()> {
     checks.check("boosted.spinning", || spinning(&running, secs));
     checks.check("boosted.core", || {
         let rescued = running.inner().view().rescued;
-        ensure(rescued == 0, || format!("the core had to rescue {rescued} tasks"))?;
-        Ok(format!("{} decisions, nobody rescued", running.inner().totals().dec_applied))
+        ensure(rescued == 0, || {
+            format!(
+                "the core had to rescue {rescued} tasks, and took over {:?}",
+                running.inner().view().entered
+            )
+        })?;
+        let view = running.inner().view();
+        let totals = running.inner().totals();
+        Ok(format!("{} decisions, nobody rescued; the core took over {:?}", totals.dec_applied, view.entered))
     });
     stop.stop();
     agent.join().map_err(|_| "the agent panicked")??;
@@ -98,6 +105,7 @@ fn spinning(running: &Running, secs: u64) -> Result<String> {
         health["p50_ms"].as_f64().unwrap_or(0.0),
         health["failed"],
     );
+    println!("# health: {health}");
     let answered = health["failed"] == 0 && health["count"].as_u64().is_some_and(|n| n + 3 >= secs);
     let holds = boosted >= BOOSTED && background >= BACKGROUND && worst <= ANSWER_MS + host && answered;
     if holds { Ok(text) } else { Err(text) }

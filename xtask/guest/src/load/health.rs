@@ -23,9 +23,10 @@ pub fn health(period: Duration, time: Duration) -> Result<Value> {
     let server = sys::fork(|| serve(&listener))?;
     drop(listener);
     let (period, end) = (period.as_nanos() as u64, sys::now_ns() + time.as_nanos() as u64);
-    let (mut mark, mut took, mut failed) = (sys::now_ns() + period, Vec::new(), 0);
+    let (mut mark, mut took, mut late, mut failed) = (sys::now_ns() + period, Vec::new(), Vec::new(), 0);
     while mark < end {
         sys::sleep_until(mark);
+        late.push((sys::now_ns() - mark) / 1_000);
         match ask(address) {
             Ok(()) => took.push(sys::now_ns() - mark),
             Err(_) => failed += 1,
@@ -34,8 +35,11 @@ pub fn health(period: Duration, time: Duration) -> Result<Value> {
     }
     sys::reap(server);
     let count = took.len();
+    let each: Vec<u64> = took.iter().map(|ns| ns / 1_000).collect();
     let mut result = Sorted::new(took).json("ms", 1e6);
     result.insert("count".into(), json!(count));
+    result.insert("each_us".into(), json!(each));
+    result.insert("late_us".into(), json!(late));
     result.insert("failed".into(), json!(failed));
     Ok(Value::Object(result))
 }
