@@ -198,7 +198,12 @@ pub fn text(runs: &[Run]) -> String {
 }
 
 fn change(part: f64) -> String {
-    if part.is_finite() && part.abs() < 10.0 { format!("{:+.0}%", part * 100.0) } else { "new".to_owned() }
+    match part {
+        // From nothing.
+        part if !part.is_finite() => "new".to_owned(),
+        part if part.abs() < 10.0 => format!("{:+.0}%", part * 100.0),
+        part => format!("{:.0}x", part + 1.0),
+    }
 }
 
 fn losers(out: &mut String, first: &Run, run: &Run) {
