@@ -91,9 +91,9 @@ fn the_same_policy_again_has_the_same_shares() {
     let place = Place::new("same");
     // Long against the first 100 ms, in which the core decides.
     let trace = place.file("long.trace");
-    let args = ["sim", "--shape", "hogs", "--time-ms", "10000", "-p", "simple-fifo", "-o", &trace];
+    let args = ["sim", "--shape", "hogs", "--time-ms", "10000", "-p", "simple", "-o", &trace];
     assert_eq!(qumun(&args).0, 0);
-    let (_, out, _) = qumun(&["replay", &trace, "-p", "simple-fifo", "--json"]);
+    let (_, out, _) = qumun(&["replay", &trace, "-p", "simple", "--json"]);
     let json: serde_json::Value = serde_json::from_str(&out).unwrap();
     let [was, is] = [0, 1].map(|run| &json["runs"][run]["groups"]);
     for group in was.as_array().unwrap() {

@@ -77,7 +77,7 @@ impl Shape {
             Self::Hogs => {
                 for (name, weight) in [("w50", 50), ("w100", 100), ("w200", 200), ("w400", 400)] {
                     let spec = Spec { weight, ..Spec::default() };
-                    work.group(name, n.div_ceil(2), spec, vec![Step::Run(ms(1_000).into())]);
+                    work.group(name, n, spec, vec![Step::Run(ms(1_000).into())]);
                 }
             }
             Self::Periodic => {
