@@ -56,7 +56,7 @@
 //! for at most `(500 + 5 + 50) ms * 2 * W / 100 / (f * C)`, and a slice of each CPU. That is the worst of all at once. One of
 //! weight 100 without debt stands at most 100 ms and a slice ahead: with ten such on two CPUs, and boosts that take all they
 //! may, that is 8 s by the formula; the worst seen in simulated time against spinning favourites, sleepers and endless
-//! newcomers is 0.7 s. After 0.5 s of waiting the core serves a task itself, out of any order (`docs/core.md`, rescue),
+//! newcomers is 0.6 s. After 0.5 s of waiting the core serves a task itself, out of any order (`docs/core.md`, rescue),
 //! so that this bound holds first.
 //!
 //! ```
