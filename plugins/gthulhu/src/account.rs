@@ -60,7 +60,7 @@ pub(crate) struct Turn {
 pub(crate) struct Handicap(u64);
 
 impl Handicap {
-    pub(crate) const MOST: u64 = 50_000_000;
+    pub(crate) const MOST: u64 = 100_000_000;
 
     pub(crate) fn get(self) -> u64 {
         self.0

@@ -19,14 +19,17 @@
 //!
 //! # Short waits
 //!
-//! Who sleeps more than it computes is put in front of those who only compute, by up to 50 ms of virtual time, found
+//! Who sleeps more than it computes is put in front of those who only compute, by up to 100 ms of virtual time, found
 //! from its sleeps alone (borrowed virtual time: Duda and Cheriton 1999; the measure is that of the sleep average in Linux
 //! 2.6). That is a lead, and no share: it is spent when the virtual runtime has caught up. A task that is new
 //! has none. Who is interrupted in its slice goes on where it was.
 //!
+//! Who has slept has paid, of what it had too much, what its share would have been meanwhile.
+//!
 //! There is no call to preempt another task, and none is needed: an event takes a CPU for the agent, and when its
 //! turn is over that CPU serves the first on the axis, which is the one that was interrupted if nobody is before it.
-//! That is also what makes a level preempt only what is strictly weaker: an equal one stands behind the interrupted.
+//! That is also what makes a level preempt only what is strictly weaker: an equal one stands behind the interrupted. Tasks
+//! that may use one CPU only are the core's (`docs/core.md`), which does the same for them.
 //!
 //! # Boosts
 //!
@@ -47,12 +50,12 @@
 //!
 //! # How long a task waits at most
 //!
-//! A task stands at most 50 ms (handicap) and 400 ms (weight, debt) ahead of the clock, and whoever comes later in its turn
+//! A task stands at most 100 ms (handicap) and 400 ms (weight, debt) ahead of the clock, and whoever comes later in its turn
 //! at most 5 ms behind it. The clock goes on by half of what the turns consume, divided by the weight `W` of all that
 //! want to run, after 50 ms at most in which it stood still; and turns get at least the floor `f` of `C` CPUs. So it waits
-//! for at most `(450 + 5 + 50) ms * 2 * W / 100 / (f * C)`, and a slice of each CPU. That is the worst of all at once. One of
-//! weight 100 without debt stands at most 50 ms and a slice ahead: with ten such on two CPUs, and boosts that take all they
-//! may, that is 5.5 s by the formula; the worst seen in simulated time against spinning favourites, sleepers and endless
+//! for at most `(500 + 5 + 50) ms * 2 * W / 100 / (f * C)`, and a slice of each CPU. That is the worst of all at once. One of
+//! weight 100 without debt stands at most 100 ms and a slice ahead: with ten such on two CPUs, and boosts that take all they
+//! may, that is 8 s by the formula; the worst seen in simulated time against spinning favourites, sleepers and endless
 //! newcomers is 0.6 s. After 0.5 s of waiting the core serves a task itself, out of any order (`docs/core.md`, rescue),
 //! so that this bound holds first.
 //!
