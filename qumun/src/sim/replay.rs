@@ -46,6 +46,8 @@ pub struct Replay {
     pub realtime: usize,
     /// Tasks that did something.
     pub tasks: usize,
+    /// What a turn of the agent took on the average; `None` if the trace has no agent.
+    pub agent_turn: Option<Nanos>,
 }
 
 impl Replay {
@@ -80,6 +82,8 @@ impl Replay {
             lossy,
             remote: if header.origin == Origin::Simulated { Nanos::ZERO } else { REMOTE },
             switch: Setup::new(header.topology.clone()).switch.0,
+            agent: None,
+            turns: (0, 0),
         };
         let mut end = header.start;
         for entry in reader.by_ref() {
@@ -95,9 +99,14 @@ impl Replay {
         Ok(scribe.end(header, end, dropped))
     }
 
-    /// The machine of the trace, with the usual manners.
+    /// The machine of the trace, with the usual manners. On a real kernel the agent's turns took what they took: so they
+    /// do here, whatever is in them.
     pub fn setup(&self) -> Setup {
-        Setup::new(self.header.topology.clone())
+        let mut setup = Setup::new(self.header.topology.clone());
+        if let (Some(turn), Origin::Kernel(_)) = (self.agent_turn, &self.header.origin) {
+            (setup.costs.turn, setup.costs.event, setup.costs.decision) = (turn, Nanos::ZERO, Nanos::ZERO);
+        }
+        setup
     }
 
     /// Does the work under a policy and records what becomes of it: a trace as long as this one.
@@ -211,6 +220,10 @@ struct Scribe {
     lossy: bool,
     remote: Nanos,
     switch: u64,
+    /// The agent is on a CPU since then.
+    agent: Option<Nanos>,
+    /// How often it was, and for how long in all.
+    turns: (u64, u64),
 }
 
 impl Scribe {
@@ -380,6 +393,10 @@ impl Scribe {
         let start = self.start;
         let lossy = self.lossy;
         if self.task(from).info.agent {
+            if let Some(since) = self.agent.take() {
+                self.turns.0 += 1;
+                self.turns.1 = self.turns.1.saturating_add((at - since).0.saturating_sub(self.switch));
+            }
             return Ok(());
         }
         match self.task(from).state {
@@ -415,6 +432,7 @@ impl Scribe {
         self.on[cpu.0 as usize] = Some(to);
         let Some(to) = to else { return Ok(()) };
         if self.task(to).info.agent {
+            self.agent = Some(at);
             return Ok(());
         }
         let state = self.task(to).state;
@@ -491,6 +509,8 @@ impl Scribe {
             labels.push(Label { pid, tgid, name, group });
         }
         let time = end - header.start;
-        Replay { header, work, labels, faults: self.faults, time, dropped, realtime, tasks }
+        let (turns, took) = self.turns;
+        let agent_turn = took.checked_div(turns).map(|turn| Nanos(turn.max(1)));
+        Replay { header, work, labels, faults: self.faults, time, dropped, realtime, tasks, agent_turn }
     }
 }
