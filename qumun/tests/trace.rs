@@ -557,7 +557,8 @@ mod simulated {
             sim.run(Nanos::from_millis(200));
             let bytes = Shared::default();
             sim.record("fair", bytes.clone()).unwrap();
-            sim.run(Nanos::from_millis(1_000));
+            // A light hog has its turn for 8 ms of each 120.
+            sim.run(Nanos::from_millis(if shape == Shape::Hogs { 8_000 } else { 1_000 }));
             sim.end_record().unwrap().unwrap();
             let bytes = bytes.0.borrow();
             let replay = replay(&bytes).unwrap();
