@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use gthulhu_model::{Budget, Class, Label, Level, Priority};
 use gthulhu_plugin_gthulhu::Gthulhu;
-use lab_guest::check::{Checks, ensure};
+use lab_guest::check::Checks;
 use lab_guest::noise::Noise;
 use lab_guest::process::{Background, wait_for};
 use lab_guest::{Result, sys};
@@ -22,6 +22,9 @@ const ANSWER_MS: f64 = 100.0;
 /// Parts of all CPU time.
 const BACKGROUND: f64 = 0.1;
 const BOOSTED: f64 = 0.6;
+/// The core serves whoever has waited for 500 ms, and finds it within 50 ms; then it waits for a slice of 20 ms and a clock
+/// interrupt; the rest is room.
+const WAIT_MS: u64 = 650;
 
 fn main() -> ExitCode {
     let mut checks = Checks::default();
@@ -46,18 +49,6 @@ fn boosted(checks: &mut Checks, secs: u64) -> Result<()> {
     let decides = || Ok((running.inner().view().mode == qumun::kernel::wire::NORMAL).then_some(()));
     wait_for("decisions", GRACE, decides)?;
     checks.check("boosted.spinning", || spinning(&running, secs));
-    checks.check("boosted.core", || {
-        let rescued = running.inner().view().rescued;
-        ensure(rescued == 0, || {
-            format!(
-                "the core had to rescue {rescued} tasks, and took over {:?}",
-                running.inner().view().entered
-            )
-        })?;
-        let view = running.inner().view();
-        let totals = running.inner().totals();
-        Ok(format!("{} decisions, nobody rescued; the core took over {:?}", totals.dec_applied, view.entered))
-    });
     stop.stop();
     agent.join().map_err(|_| "the agent panicked")??;
     running.detach();
@@ -96,7 +87,7 @@ fn spinning(running: &Running, secs: u64) -> Result<String> {
     let host = noise.worst() as f64 / 1e6;
     let text = format!(
         "{secs} s: boosted {:.1} %, background {:.1} % (gaps {} and {} ms), {} answers in {:.1} ms (median), \
-         {worst:.1} ms at worst, {} failed; the host kept a CPU away for {host:.0} ms",
+         {worst:.1} ms at worst, {} failed; the core rescued {}, took over {:?}; the host kept a CPU away for {host:.0} ms",
         boosted * 100.0,
         background * 100.0,
         favourites["boosted"]["gap_ms"],
@@ -104,9 +95,14 @@ fn spinning(running: &Running, secs: u64) -> Result<String> {
         health["count"],
         health["p50_ms"].as_f64().unwrap_or(0.0),
         health["failed"],
+        running.inner().view().rescued,
+        running.inner().view().entered,
     );
     println!("# health: {health}");
     let answered = health["failed"] == 0 && health["count"].as_u64().is_some_and(|n| n + 3 >= secs);
-    let holds = boosted >= BOOSTED && background >= BACKGROUND && worst <= ANSWER_MS + host && answered;
+    let gap = favourites["boosted"]["gap_ms"].as_u64().max(others["background"]["gap_ms"].as_u64());
+    let waits = gap.is_some_and(|ms| ms as f64 <= WAIT_MS as f64 + host);
+    let holds =
+        waits && boosted >= BOOSTED && background >= BACKGROUND && worst <= ANSWER_MS + host && answered;
     if holds { Ok(text) } else { Err(text) }
 }
