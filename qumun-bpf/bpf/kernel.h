@@ -64,7 +64,6 @@ static void *(*bpf_task_storage_get)(void *map, struct task_struct *p, void *val
 				     u64 flags) = (void *)156;
 static struct task_struct *(*bpf_get_current_task_btf)(void) = (void *)158;
 static void *(*bpf_this_cpu_ptr)(const void *percpu) = (void *)154;
-static void *(*bpf_task_pt_regs)(struct task_struct *p) = (void *)175;
 static long (*bpf_timer_init)(struct bpf_timer *t, void *map, u64 flags) = (void *)169;
 static long (*bpf_timer_set_callback)(struct bpf_timer *t, void *fn) = (void *)170;
 static long (*bpf_timer_start)(struct bpf_timer *t, u64 ns, u64 flags) = (void *)171;
@@ -103,6 +102,7 @@ struct task_struct {
 	int nr_cpus_allowed;
 	const struct cpumask *cpus_ptr;
 	unsigned short migration_disabled;
+	u64 utime;
 	struct css_set *cgroups;
 	struct sched_ext_entity scx;
 	char comm[16];

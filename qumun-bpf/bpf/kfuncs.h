@@ -86,13 +86,17 @@ extern u32 scx_bpf_reenqueue_local(void) KFUNC;
 extern void scx_bpf_reenqueue_local___v2___q(void) KFUNC;
 
 /*
- * Was this task, the current one, interrupted while it was in user space? To compare __irq_regs with bpf_task_pt_regs tells
- * (7.3, 6.19), but 6.12 without that symbol's address refuses the whole program: until tick has a variant for such
- * kernels every tick counts as one in user space.
+ * Was this task in user space when the clock interrupted it? The kernel has just accounted the tick, to the task's time in
+ * user space or in the kernel (account_process_tick comes before sched_tick in update_process_times): @seen is what it was
+ * at the task's last tick. Where time is accounted at each way into the kernel (nohz_full), true if any of it was in user
+ * space since.
  */
-static __always_inline bool was_in_user_space(struct task_struct *p)
+static __always_inline bool was_in_user_space(struct task_struct *p, u64 *seen)
 {
-	return true;
+	u64 utime = p->utime, before = *seen;
+
+	*seen = utime;
+	return utime != before;
 }
 
 /* A bounded loop that the verifier checks once, not once per round (open-coded iterator, 6.4). */

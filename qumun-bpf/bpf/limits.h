@@ -118,17 +118,19 @@ static __always_inline bool runs_dry(struct task_struct *p, u64 now)
 static __always_inline bool ticks_dry(struct task_struct *p, u64 now)
 {
 	struct task_ctx *t;
+	bool user;
 
 	if (!is_limited(p))
 		return false;
 	t = task_ctx(p);
 	if (!t || !t->started_at)
 		return false;
+	user = was_in_user_space(p, &t->utime);
 	if (!charge(t, now)) {
 		t->dry_ticks = 0;
 		return false;
 	}
-	if (was_in_user_space(p) || ++t->dry_ticks > LIMIT_KERNEL_TICKS)
+	if (user || ++t->dry_ticks > LIMIT_KERNEL_TICKS)
 		t->safe = 1;
 	return t->safe && !t->pass;
 }

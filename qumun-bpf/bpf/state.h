@@ -102,6 +102,7 @@ struct task_ctx {
 	u64 slice_ns;  /* the same; 0: the default */
 	u64 placed_at; /* when it came into the queue where it waits now */
 	u64 charged_at; /* until when its run is charged to its cgroup */
+	u64 utime; /* its time in user space, as of its last tick under a limit */
 	u32 bucket; /* which of core.undecided[] counts the open event */
 	u32 group; /* slot of its cgroup */
 	u8 sampled;

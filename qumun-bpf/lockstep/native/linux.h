@@ -297,7 +297,7 @@ static bool dsq_move_vtime(struct bpf_iter_scx_dsq *it, struct task_struct *p, u
 {
 	return rust_move(it->slot, p, id, slice, vtime);
 }
-static bool was_in_user_space(struct task_struct *p) { return !rust_in_kernel(); }
+static bool was_in_user_space(struct task_struct *p, u64 *seen) { return !rust_in_kernel(); }
 static void set_slice(struct task_struct *p, u64 slice) { rust_set_slice(p, slice); }
 
 #define FOR(i, n) for ((i) = 0; (i) < (int)(n); (i)++)
