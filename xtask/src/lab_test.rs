@@ -72,6 +72,7 @@ const ENTRIES: &[Entry] = &[
     Entry { name: "record", smp: "2", mem: "", icount: false, timeout: 240, long: false, argv: &["lab-guest", "check", "record"] },
     Entry { name: "soak", smp: "2", mem: "", icount: false, timeout: 400, long: true, argv: &["lab-guest", "check", "soak", "--secs", "240"] },
     Entry { name: "boosted-long", smp: "2", mem: "", icount: false, timeout: 240, long: true, argv: &["/bin/boosted", "60"] },
+    Entry { name: "limits-tiny", smp: "2", mem: "", icount: false, timeout: 200, long: true, argv: &["lab-guest", "check", "tiny"] },
     Entry { name: "stress-long", smp: "2", mem: "", icount: false, timeout: 500, long: true, argv: &["lab-guest", "check", "stress", "--secs", "60"] },
     Entry { name: "stress-smt-long", smp: SMT, mem: "", icount: false, timeout: 900, long: true, argv: &["lab-guest", "check", "stress", "--secs", "60"] },
 ];

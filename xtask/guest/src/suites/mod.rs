@@ -60,6 +60,8 @@ pub enum Suite {
     Cgroups,
     /// Limits of cgroups, with an agent and without
     Limits,
+    /// A limit that nobody can live on
+    Tiny,
     /// Memory is short
     Memory,
     /// Only tasks that ask for it are ours
@@ -115,7 +117,8 @@ pub fn run(suite: Suite, secs: Option<u64>, checks: &mut Checks) {
         Suite::Fair => ("fair", fair::run(checks, secs(6))),
         Suite::Rt => ("rt", rt::run(checks, secs(6))),
         Suite::Cgroups => ("cgroups", cgroups::run(checks, secs(6))),
-        Suite::Limits => ("limits", limits::run(checks, secs(15))),
+        Suite::Limits => ("limits", limits::run(checks)),
+        Suite::Tiny => ("tiny", limits::run_tiny(checks, secs(15))),
         Suite::Memory => ("memory", memory::run(checks, secs(8))),
         Suite::Partial => ("partial", partial::run(checks, secs(5))),
         Suite::Many => ("many", many::run(checks, secs(8))),
