@@ -68,13 +68,18 @@ impl Told {
             return None;
         }
         let mut row = table.row(slot);
-        // Its parent first, if that is new.
+        // Its parent first, if that is new. Of a cgroup that is gone the row still names the slot of its parent, where
+        // there may be another one by now.
         for _ in 0..DEPTH {
             let above = row.above as usize;
-            if row.parent == 0 || above >= self.rows.len() || self.rows[above].1 == row.parent {
+            if row.id == 0 || row.parent == 0 || above >= self.rows.len() || self.rows[above].1 == row.parent {
                 break;
             }
-            (slot, row) = (above, table.row(above));
+            let parent = table.row(above);
+            if parent.id != row.parent {
+                break;
+            }
+            (slot, row) = (above, parent);
         }
         if row.version & 1 == 1 {
             // It changes at this moment, and the counter will when that is done.
@@ -126,6 +131,21 @@ mod tests {
                 other => panic!("{other:?}"),
             })
             .collect()
+    }
+
+    #[test]
+    fn a_slot_that_another_cgroup_has_by_now_is_told_once() {
+        let mut told = Told::default();
+        told.begin(4);
+        let before = [row(2, 1, 0, 0), row(2, 40, 1, 0), row(2, 41, 40, 1), Row::default()];
+        assert_eq!(all(&mut told, 3, &before), ["1 in 0: 100", "40 in 1: 100", "41 in 40: 100"]);
+        // Child and parent are gone, and the parent's slot has a new one: the child's row still points there.
+        let after = [row(2, 1, 0, 0), row(6, 50, 1, 0), row(4, 0, 40, 1), Row::default()];
+        assert_eq!(all(&mut told, 6, &after), ["40 gone", "50 in 1: 100", "41 gone"]);
+        assert_eq!(all(&mut told, 6, &after), [""; 0]);
+        // Also for an agent that comes now.
+        told.begin(4);
+        assert_eq!(all(&mut told, 6, &after), ["1 in 0: 100", "50 in 1: 100"]);
     }
 
     #[test]
