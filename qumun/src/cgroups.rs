@@ -72,7 +72,8 @@ impl Told {
         // there may be another one by now.
         for _ in 0..DEPTH {
             let above = row.above as usize;
-            if row.id == 0 || row.parent == 0 || above >= self.rows.len() || self.rows[above].1 == row.parent {
+            if row.id == 0 || row.parent == 0 || above >= self.rows.len() || self.rows[above].1 == row.parent
+            {
                 break;
             }
             let parent = table.row(above);

@@ -33,14 +33,18 @@ pub(super) fn run(checks: &mut Checks, time: Duration) -> Result<()> {
         scene.healthy()?;
         Ok(text)
     });
+    scene.end(checks, GAP.max(2 * own));
+    Ok(())
+}
+
+/// Two groups of weights 100 and 300.
+pub(super) fn shares_exact(checks: &mut Checks) {
     // How many busy threads there are in the group of weight 100, and in that of 300.
     for (name, light, heavy) in
-        [("cgroups.shares_2_2", 2, 2), ("cgroups.shares_6_2", 6, 2), ("cgroups.shares_2_6", 2, 6)]
+        [("exact.cgroups_2_2", 2, 2), ("exact.cgroups_6_2", 6, 2), ("exact.cgroups_2_6", 2, 6)]
     {
         checks.check(name, || shares(light, heavy));
     }
-    scene.end(checks, GAP.max(2 * own));
-    Ok(())
 }
 
 /// Busy threads in two cgroups: each group has what its weight says.

@@ -60,6 +60,8 @@ pub enum Suite {
     Cgroups,
     /// Limits of cgroups, with an agent and without
     Limits,
+    /// Shares of threads and cgroups, to the percent
+    Exact,
     /// A limit that nobody can live on
     Tiny,
     /// Memory is short
@@ -118,6 +120,7 @@ pub fn run(suite: Suite, secs: Option<u64>, checks: &mut Checks) {
         Suite::Rt => ("rt", rt::run(checks, secs(6))),
         Suite::Cgroups => ("cgroups", cgroups::run(checks, secs(6))),
         Suite::Limits => ("limits", limits::run(checks)),
+        Suite::Exact => ("exact", fair::run_exact(checks, secs(10))),
         Suite::Tiny => ("tiny", limits::run_tiny(checks, secs(15))),
         Suite::Memory => ("memory", memory::run(checks, secs(8))),
         Suite::Partial => ("partial", partial::run(checks, secs(5))),
