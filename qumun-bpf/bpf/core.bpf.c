@@ -13,6 +13,7 @@
 #include "cgroups.h"
 #include "cpus.h"
 #include "dump.h"
+#include "near.h"
 #include "rescue.h"
 #include "tasks.h"
 
@@ -46,21 +47,11 @@ __noinline int call_agent(s32 cpu, u64 now)
 		return 0;
 	for (u32 i = 0; i < QM_IDLE_WORDS; i++) {
 		u64 word;
-		u32 bit = 0;
 
 		if (i * 64 >= config.nr_cpu_ids)
 			break;
 		word = READ_ONCE(view.idle[i]);
-		if (!word)
-			continue;
-		/* the lowest set bit, by halving */
-		if (!(u32)word) { bit += 32; word >>= 32; }
-		if (!(word & 0xffff)) { bit += 16; word >>= 16; }
-		if (!(word & 0xff)) { bit += 8; word >>= 8; }
-		if (!(word & 0xf)) { bit += 4; word >>= 4; }
-		if (!(word & 0x3)) { bit += 2; word >>= 2; }
-		if (!(word & 0x1)) bit += 1;
-		if (kick_if_idle(i * 64 + bit))
+		if (word && kick_if_idle(i * 64 + lowest_bit(word)))
 			return 0;
 	}
 	/*
@@ -138,7 +129,7 @@ static __always_inline void enqueue_core(struct task_struct *p, struct task_ctx 
 		return;
 	}
 	if (any_idle()) {
-		near = claim_near(p, cpu);
+		near = claim_idle(p, cpu);
 		if (near >= 0 && cpu_usable(near)) {
 			dsq_insert(p, SCX_DSQ_LOCAL_ON | near, own_slice(t), flags);
 			return;

@@ -66,6 +66,7 @@ const volatile struct qm_config config SEC(".rodata.qm_config") = {
 #define OPTION(o) (config.options & QM_OPT_##o)
 #define SUBSCRIBED(kind) (config.events & 1U << (kind))
 
+struct qm_places places SEC(".bss.qm_places");
 struct qm_view view SEC(".bss.qm_view");
 struct qm_agent agent SEC(".bss.qm_agent");
 struct qm_counters counters[QM_MAX_CPUS] SEC(".bss.qm_count");

@@ -72,6 +72,13 @@ struct qm_decision {
 	u32 reserved;
 };
 
+/* Where each CPU is, told before the load; 0 in cache[] for a CPU about which nothing is known. */
+struct qm_places {
+	u64 cpus[QM_MAX_CPUS][QM_IDLE_WORDS]; /* of each last cache its CPUs, at the number of the lowest of them */
+	u32 cache[QM_MAX_CPUS];	  /* that number + 1 */
+	u32 sibling[QM_MAX_CPUS]; /* the next thread of the CPU's core, in a ring; itself if it is alone */
+};
+
 /* Argument of the SYSCALL program qumun_hello. */
 struct qm_hello {
 	u32 epoch; /* out: the epoch to acknowledge first */

@@ -20,6 +20,7 @@
 //! * [`features`] (feature `loader`): which parts of sched_ext the kernel has, in words.
 //! * [`stats`]: counters summed over CPUs, the two ledgers, the legs of a wakeup.
 //! * [`loader`] (feature `loader`): load, attach, detach. It holds the link that keeps the scheduler.
+//! * [`places`] (feature `loader`): which CPUs share a cache or a core, as the core is told.
 //! * [`recorder`] (feature `loader`): what tasks and CPUs do, under any scheduler.
 
 pub mod agent;
@@ -34,6 +35,8 @@ mod map;
 pub mod model;
 #[cfg(feature = "loader")]
 mod options;
+#[cfg(feature = "loader")]
+pub mod places;
 pub mod probe;
 #[cfg(loom)]
 #[doc(hidden)]

@@ -288,6 +288,11 @@ fn prepare(open: &mut OpenObject, options: &Options, config: &Config, kernel: &K
                 std::slice::from_raw_parts(std::ptr::from_ref(config).cast::<u8>(), size_of::<Config>())
             };
             bytes.get_mut(..raw.len()).ok_or_else(|| incomplete("settings"))?.copy_from_slice(raw);
+        } else if let (true, Some(places)) = (name.ends_with("qm_places"), &options.places) {
+            let (bytes, raw) = (map.initial_value_mut(), places.as_bytes());
+            let bytes =
+                bytes.and_then(|bytes| bytes.get_mut(..raw.len())).ok_or_else(|| incomplete("places"))?;
+            bytes.copy_from_slice(raw);
         } else if name == "qumun_ops" {
             let ops = map.initial_value_mut().ok_or_else(|| incomplete("operations"))?;
             if ops.len() < NAME_AT + NAME_LEN {

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use crate::places::Places;
 use crate::wire::{Config, OPT_BUILTIN_IDLE, OPT_EARLY_KTHREADS, OPT_KEEP_LOCAL, OPT_NO_LIMITS};
 use crate::{Error, ErrorKind, Result};
 
@@ -26,6 +27,8 @@ pub struct Options {
     pub custom_btf: Option<PathBuf>,
     /// Behaviour of the core that is chosen at load.
     pub switches: Switches,
+    /// Which CPUs share what, if it is known.
+    pub places: Option<Box<Places>>,
 }
 
 /// Behaviour of the core that is chosen at load.
@@ -76,6 +79,7 @@ impl Default for Options {
             partial: false,
             custom_btf: None,
             switches: Switches::default(),
+            places: None,
         }
     }
 }

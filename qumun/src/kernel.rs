@@ -21,13 +21,14 @@ pub use qumun_bpf::{recorder, stats, wire};
 
 use qumun_bpf::agent::{self as bpf_agent, PageWord, ViewWord};
 use qumun_bpf::loader::{self, Options};
+use qumun_bpf::places::Places;
 
 use crate::alloc::FaultGuard;
 use crate::cgroups::{Row, Table, Told};
 use crate::{
     Affinity, Ask, Backend, Builder, Cpu, CpuSet, Decision, Epoch, Error, ErrorKind, Event, Events, Exit,
-    ExitInfo, ExitKind, Full, Generation, IdleView, Nanos, Note, Pid, Queued, Result, Scheduler, Stats,
-    TaskId, Topology, alloc,
+    ExitInfo, ExitKind, Full, Generation, IdleView, Level, Nanos, Note, Pid, Queued, Result, Scheduler,
+    Stats, TaskId, Topology, alloc,
 };
 
 /// The core, loaded into the kernel and not yet scheduling.
@@ -51,7 +52,7 @@ impl Builder {
     /// [`ErrorKind::Unsupported`], [`ErrorKind::NoBtf`], [`ErrorKind::PermissionDenied`] or
     /// [`ErrorKind::Busy`] when this machine cannot have it now, with what to do about it;
     /// [`ErrorKind::Load`] with the verifier's words when the kernel refuses it.
-    pub fn load(self) -> Result<Loaded> {
+    pub fn load(mut self) -> Result<Loaded> {
         let mut options = Options::default();
         options.name.clone_from(&self.name);
         options.config.slice_ns = self.slice.as_u64();
@@ -69,6 +70,8 @@ impl Builder {
         options.switches.no_limits = !self.core.limits;
         options.config.heartbeat_ns = self.core.heartbeat.as_u64();
         options.config.max_run_ns = self.core.max_run.as_u64();
+        self.discover();
+        options.places = self.topology.as_ref().map(places);
         Ok(Loaded { inner: loader::load(&options)?, builder: self })
     }
 
@@ -109,6 +112,14 @@ impl Builder {
     pub fn run<S: Scheduler>(self, policy: S) -> Result<Exit> {
         self.events(S::EVENTS).load()?.attach()?.run(policy)
     }
+}
+
+fn places(topology: &Topology) -> Box<Places> {
+    let mut places = Places::new();
+    let numbers = |cpus: &CpuSet| cpus.iter().map(|cpu| cpu.0).collect::<Vec<_>>();
+    topology.domains(Level::L3).iter().for_each(|cpus| places.share_cache(&numbers(cpus)));
+    topology.domains(Level::Core).iter().for_each(|cpus| places.share_core(&numbers(cpus)));
+    places
 }
 
 impl Loaded {

@@ -140,6 +140,32 @@ fn a_stopped_agent_is_a_non_event() {
 }
 
 #[test]
+fn without_an_agent_tasks_stay_under_their_cache() {
+    // Two caches of four threads; the kernel alone would send a task to a wholly idle core of the other one.
+    let machine = Topology::synthetic().l3s(2).cores(2).threads(2).build().unwrap();
+    let mut work = Workload::new();
+    let nap = vec![Step::Run(Span::Exponential(ms(1))), Step::Sleep(Span::Exponential(ms(1)))];
+    let tasks = work.group("tasks", 4, Spec::default(), nap);
+    // Who runs short, often, and wherever: now and then it has the CPU to which another one comes back.
+    let brief = vec![Step::Run(Span::Exponential(Nanos::from_micros(50))), Step::Exit];
+    let brief = work.group("brief", 0, Spec::default(), brief);
+    work.group("makers", 2, Spec::default(), vec![Step::Run(ms(1).into()), Step::Fork(brief), Step::Join]);
+    let mut sim = Sim::new(Setup::new(machine), &work, Fifo).unwrap();
+    sim.stop_agent(ms(20_000));
+    sim.run(ms(1_000));
+    let moves = |sim: &Sim<Fifo>| {
+        sim.group(tasks).iter().fold([0; 6], |sum, t| std::array::from_fn(|i| sum[i] + t.moves[i]))
+    };
+    let before = moves(&sim);
+    sim.run(ms(10_000));
+    sim.check().unwrap();
+    assert_eq!(sim.latch().mode, Mode::Degraded);
+    let after: [u64; 6] = std::array::from_fn(|i| moves(&sim)[i] - before[i]);
+    let (near, far) = (after[1..4].iter().sum::<u64>(), after[4] + after[5]);
+    assert!(near > 10 && far * 10 < near, "{near} near and {far} far: {after:?}");
+}
+
+#[test]
 fn a_slow_agent_degrades_and_a_good_one_gets_the_machine_back() {
     let mut work = Workload::new();
     let sleeper =

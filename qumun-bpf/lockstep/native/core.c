@@ -22,11 +22,20 @@ EXPORT void native_reset(struct qm_config *settings)
 		__builtin_memset(&counters[i], 0, sizeof(counters[i]));
 		__builtin_memset(&cpus[i], 0, sizeof(cpus[i]));
 	}
+	__builtin_memset(places.cache, 0, sizeof(places.cache));
+	__builtin_memset(places.cpus, 0, 64 * sizeof(places.cpus[0]));
 	__builtin_memset(&core, 0, sizeof(core));
 	__builtin_memset(cgroups, 0, SLOTS * sizeof(cgroups[0]));
 	__builtin_memset(groups, 0, SLOTS * sizeof(groups[0]));
 	__builtin_memset(held, 0, sizeof(held));
 	qumun_init(NULL);
+}
+
+EXPORT void native_place(u32 cpu, u32 lowest, u32 sibling)
+{
+	places.cache[cpu] = lowest + 1;
+	places.sibling[cpu] = sibling;
+	places.cpus[lowest][cpu / 64] |= 1ULL << (cpu & 63);
 }
 
 EXPORT void native_timer(void)

@@ -11,7 +11,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use native::{Cgroup, Native, Settings as NativeSettings};
 use qumun::sim::{Core, Counters, Linux, Settings, Thread};
-use qumun::{Cpu, CpuSet, Epoch, Events, Pid};
+use qumun::{Cpu, CpuSet, Epoch, Events, Level, Pid};
 
 static ONE: Mutex<()> = Mutex::new(());
 
@@ -109,7 +109,16 @@ impl Core for Compiled {
     fn init(&mut self, linux: &mut Linux) {
         self.settings.set_nr_cpus(linux.nr_cpus());
         let settings = self.settings;
-        self.call(linux, |_| native::reset(&settings));
+        let topology = linux.topology().clone();
+        self.call(linux, |_| {
+            native::reset(&settings);
+            for cpu in topology.known().iter() {
+                let core: Vec<Cpu> = topology.domain(cpu, Level::Core).iter().collect();
+                let sibling = core.iter().find(|other| **other > cpu).unwrap_or(&core[0]);
+                let lowest = topology.domain(cpu, Level::L3).first().unwrap_or(cpu);
+                native::place(cpu, lowest, *sibling);
+            }
+        });
     }
 
     fn init_task(&mut self, linux: &mut Linux, task: Thread, parent: Option<Thread>) {

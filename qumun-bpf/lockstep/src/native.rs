@@ -284,6 +284,7 @@ struct TaskArgs {
 }
 
 unsafe extern "C" {
+    fn native_place(cpu: u32, lowest: u32, sibling: u32);
     pub(crate) fn qumun_enable(ctx: *mut u64) -> i64;
     pub(crate) fn qumun_disable(ctx: *mut u64) -> i64;
     pub(crate) fn qumun_exit_task(ctx: *mut u64) -> i64;
@@ -574,6 +575,13 @@ pub(crate) fn set_label(pid: Pid, label: u64) -> bool {
 pub(crate) fn reset(settings: &Settings) {
     // SAFETY: the layout is that of struct qm_config; within `with`.
     unsafe { native_reset(settings) };
+}
+
+/// Where a CPU is: the lowest one under its cache, and the next thread of its core.
+pub(crate) fn place(cpu: Cpu, lowest: Cpu, sibling: Cpu) {
+    assert!([cpu, lowest, sibling].iter().all(|cpu| cpu.0 < 64), "the histories have small machines");
+    // SAFETY: within `with`, and there is room for so many.
+    unsafe { native_place(cpu.0, lowest.0, sibling.0) };
 }
 
 pub(crate) fn timer() {

@@ -84,6 +84,17 @@ impl Draft {
             self.share(Level::L3, &here);
             no_cache -= here;
         }
+        // Emulators give each thread of a core a level 2 cache of its own: threads that run on the same units share
+        // whatever lies above them.
+        let inner = [
+            (Level::Core, Level::L2),
+            (Level::L2, Level::L3),
+            (Level::Core, Level::Node),
+            (Level::Core, Level::Package),
+        ];
+        for (from, to) in inner {
+            self.inherit(self.known, from, to);
+        }
         let cpus: Vec<CpuInfo> = self.known.iter().map(|cpu| self.info(cpu)).collect();
         Topology::assemble([self.possible, self.present, self.online], &cpus, source)
     }

@@ -43,7 +43,7 @@ fn holes() -> Topology {
     let infos = cpus.map(|(cpu, core)| CpuInfo {
         cpu: Cpu(cpu),
         core,
-        l2: core / 2,
+        l2: core.saturating_sub(1),
         l3: core / 3,
         node: core / 4,
         package: 0,
@@ -249,6 +249,19 @@ fn a_cpu_without_a_level_3_cache_is_alone_with_its_level_2_cache() {
     assert_eq!(machine.domains(Level::L3), [set("0-1"), set("2-3")]);
     assert_eq!(machine.cpu(Cpu(2)).unwrap().node, 3);
     assert!(machine.to_string().contains("package 0, node 3, L3 1: [2 3]\n"), "{machine}");
+}
+
+#[test]
+fn threads_of_a_core_share_what_an_emulator_gives_each_of_them() {
+    let mut files = String::from("cpu/possible 0-1\n");
+    for cpu in 0..2 {
+        files += &format!("cpu/cpu{cpu}/topology/core_cpus_list 0-1\n");
+        files += &format!("cpu/cpu{cpu}/cache/index2/level 2\n");
+        files += &format!("cpu/cpu{cpu}/cache/index2/shared_cpu_list {cpu}\n");
+    }
+    let machine = Dir::files(&files).read().unwrap();
+    assert_eq!(machine.domains(Level::L2), [set("0-1")]);
+    assert_eq!(machine.domains(Level::L3), [set("0-1")]);
 }
 
 #[test]

@@ -2,9 +2,14 @@
 
 use super::{Linux, Thread};
 use crate::topology::Level;
-use crate::{Cpu, CpuSet};
+use crate::{Cpu, CpuSet, Topology};
 
 impl Linux {
+    /// Which CPUs share what.
+    pub fn topology(&self) -> &Topology {
+        &self.topology
+    }
+
     /// The kernel's mask of idle CPUs.
     pub fn idle(&self) -> &CpuSet {
         &self.idle

@@ -10,6 +10,7 @@ mod custody;
 mod events;
 mod latch;
 mod limits;
+mod near;
 mod ops;
 mod rescue;
 mod sides;

@@ -61,7 +61,7 @@ impl Reference {
             return linux.insert(task, Dsq::Own, slice, 0);
         }
         if self.any_idle()
-            && let Some(near) = linux.claim_near(task, cpu).filter(|&near| self.cpu_usable(near))
+            && let Some(near) = self.claim_idle(linux, task, cpu).filter(|&near| self.cpu_usable(near))
         {
             return linux.insert(task, Dsq::Local(near), slice, 0);
         }
