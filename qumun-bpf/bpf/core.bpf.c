@@ -35,8 +35,8 @@ static __always_inline bool agent_wanted(u64 now, bool degraded)
 	return events_pending() || idle_for > (s64)config.heartbeat_ns;
 }
 
-/* Gets a CPU for the agent: an idle one if there is one. */
-__noinline int call_agent(s32 cpu, u64 now)
+/* Gets a CPU for the agent: an idle one if there is one, else this one, if it @cuts the slice there. */
+__noinline int call_agent(s32 cpu, u64 now, int cuts)
 {
 	s32 last = core.agent_last_cpu;
 	u64 preempted, paid;
@@ -59,6 +59,8 @@ __noinline int call_agent(s32 cpu, u64 now)
 	 * PREEMPT_BURST times in a row: who wakes up just after a turn does not wait for the next clock interrupt. Kept as
 	 * the time at which all that was taken is paid for (generic cell rate algorithm, ITU-T I.371).
 	 */
+	if (!cuts)
+		return 0;
 	preempted = READ_ONCE(core.preempt_at);
 	paid = before(preempted, now) ? now : preempted;
 	if (paid - now <= (PREEMPT_BURST - 1) * config.preempt_ns && cpu_usable(cpu) && may_kick() &&
@@ -144,19 +146,14 @@ static __always_inline void enqueue_core(struct task_struct *p, struct task_ctx 
  * the slice of whoever runs: it would wait for that slice's end each time, however little it runs. If it has credit for
  * having slept, it comes next; as often as slices are cut for the agent, on each CPU.
  */
-static __always_inline void urge(struct cpu_ctx *cc, struct task_ctx *t, s32 cpu, u64 now)
+static __always_inline bool is_urgent(struct cpu_ctx *cc, struct task_ctx *t, u64 now)
 {
 	u64 cut = READ_ONCE(cc->cut_at), paid = before(cut, now) ? now : cut;
 
 	if (!before(t->vtime, READ_ONCE(core.vnow) - LAG_NS / 2) || paid - now > (PREEMPT_BURST - 1) * config.preempt_ns)
-		return;
+		return false;
 	WRITE_ONCE(cc->cut_at, paid + config.preempt_ns);
-	WRITE_ONCE(cc->urgent, 1);
-	/* The agent's turn is short, and others come first after it. */
-	if (READ_ONCE(core.agent_cpu) == cpu || !may_kick())
-		return;
-	count()->preempts++;
-	scx_bpf_kick_cpu(cpu, SCX_KICK_PREEMPT);
+	return true;
 }
 
 /* Tasks for which only this CPU is possible. They are never parked: if the CPU goes offline or the
@@ -164,16 +161,29 @@ static __always_inline void urge(struct cpu_ctx *cc, struct task_ctx *t, s32 cpu
 static __always_inline void enqueue_pinned(struct task_struct *p, struct task_ctx *t, s32 cpu, u64 flags, u64 now)
 {
 	struct cpu_ctx *cc = cpu_ctx(cpu);
+	u64 vtime;
 
 	if ((p->flags & PF_KTHREAD) || OPTION(KEEP_LOCAL) || !cpu_usable(cpu)) {
 		dsq_insert(p, SCX_DSQ_LOCAL, config.slice_ns, flags);
 		return;
 	}
-	WRITE_ONCE(cc->pinned, 1);
 	t->placed_at = now;
-	dsq_insert_vtime(p, DSQ_PINNED(cpu), own_slice(t), settle_vtime(t), flags);
-	if (!kick_if_idle(cpu) && (flags & SCX_ENQ_WAKEUP))
-		urge(cc, t, cpu, now);
+	vtime = settle_vtime(t);
+	if ((flags & SCX_ENQ_WAKEUP) && !cpu_is_idle(cpu) && is_urgent(cc, t, now)) {
+		if (READ_ONCE(core.agent_cpu) != cpu) {
+			/* The kernel ends the slice there by itself: no interrupt is sent if that is this CPU. */
+			count()->preempts++;
+			WRITE_ONCE(cc->next_side, SIDE_CORE);
+			WRITE_ONCE(cc->next_n, SHARER);
+			dsq_insert(p, SCX_DSQ_LOCAL, own_slice(t), flags | SCX_ENQ_PREEMPT);
+			return;
+		}
+		/* The agent's turn is short, and others come first after it. */
+		WRITE_ONCE(cc->urgent, 1);
+	}
+	WRITE_ONCE(cc->pinned, 1);
+	dsq_insert_vtime(p, DSQ_PINNED(cpu), own_slice(t), vtime, flags);
+	kick_if_idle(cpu);
 }
 
 OPS2(void, enqueue, struct task_struct *, p, u64, flags)
@@ -187,7 +197,7 @@ OPS2(void, enqueue, struct task_struct *, p, u64, flags)
 		dsq_insert(p, DSQ_AGENT, AGENT_SLICE_NS, flags & ~SCX_ENQ_LAST);
 		/* What came while it was on its way out, and found it running. */
 		if (is_normal() && events_pending())
-			call_agent(cpu, now_ns());
+			call_agent(cpu, now_ns(), true);
 		return;
 	}
 	t = task_ctx(p);
@@ -230,7 +240,11 @@ OPS2(void, enqueue, struct task_struct *, p, u64, flags)
 		enqueue_core(p, t, cpu, flags, now);
 		return;
 	}
-	call_agent(cpu, now);
+	/*
+	 * One that just ran here lost its CPU to another, and the agent comes when that one has had its turn, or at the
+	 * next clock interrupt: to cut a slice that has just begun would only make both late.
+	 */
+	call_agent(cpu, now, (flags & SCX_ENQ_WAKEUP) || !t->stopped_at);
 }
 
 /* --- a CPU wants work ------------------------------------------------------------------------- */

@@ -147,6 +147,7 @@ struct bpf_iter_scx_dsq {
 #define SCX_DSQ_LOCAL_ON 0xC000000000000000ULL
 #define SCX_ENQ_WAKEUP 1ULL
 #define SCX_ENQ_LAST (1ULL << 41)
+#define SCX_ENQ_PREEMPT (1ULL << 32) /* before all others of a local queue, and now */
 #define SCX_KICK_IDLE 1ULL
 #define SCX_KICK_PREEMPT 2ULL
 #define SCX_TASK_QUEUED 1U

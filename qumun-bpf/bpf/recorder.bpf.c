@@ -14,8 +14,13 @@
 #define TASK_DEAD 0x80
 #define PF_KTHREAD 0x00200000
 
-/* include/linux/preempt.h: hard and non-maskable interrupts, and a soft interrupt being served. */
+/*
+ * include/linux/preempt.h: hard and non-maskable interrupts, and a soft interrupt being served. Seen on 7.3: the
+ * first two have moved up by 8 bits. No type information tells which it is, so the first clock interrupt does.
+ */
 #define IN_INTERRUPT 0x00ff0100
+#define IN_INTERRUPT_HIGH 0x1f000100
+#define HARDIRQ_HIGH 0x0f000000
 
 enum { MAP_HASH = 1 };
 enum { REC_TASK = 1, REC_FORK, REC_EXIT, REC_WAKE, REC_SWITCH };
@@ -101,6 +106,9 @@ struct pcpu_hot {
 } CORE;
 extern const struct pcpu_hot pcpu_hot __ksym __weak;
 
+int qr_in_interrupt SEC(".data.qr_layout") = IN_INTERRUPT;
+bool qr_layout_known SEC(".bss.qr_layout");
+
 /* Where the kernel does not let programs see that count: interrupts that are being served, as tracepoints tell. */
 struct nesting {
 	u32 depth;
@@ -127,7 +135,7 @@ static __always_inline s32 waker(void)
 		count = ((const struct pcpu_hot *)bpf_this_cpu_ptr(&pcpu_hot))->preempt_count;
 	else
 		return BY_UNKNOWN;
-	return count & IN_INTERRUPT ? BY_INTERRUPT : pid;
+	return count & qr_in_interrupt ? BY_INTERRUPT : pid;
 }
 
 static __always_inline s32 waker_by_trace(void)
@@ -303,6 +311,18 @@ int qr_wakeup_new_trace(u64 *ctx)
 			nesting()->depth--; \
 		return 0; \
 	}
+
+/* A clock interrupt is being served, so the count has one of its bits. */
+SEC("tp_btf/local_timer_entry")
+int qr_layout(u64 *ctx)
+{
+	if (qr_layout_known || !&__preempt_count)
+		return 0;
+	if (*(const int *)bpf_this_cpu_ptr(&__preempt_count) & HARDIRQ_HIGH)
+		qr_in_interrupt = IN_INTERRUPT_HIGH;
+	qr_layout_known = true;
+	return 0;
+}
 
 ENTRY(irq_handler)
 ENTRY(softirq)

@@ -255,8 +255,11 @@ static __always_inline bool before(u64 a, u64 b)
 /* Is this a CPU that a kfunc may see? A number that is none ejects the scheduler. */
 static __always_inline bool cpu_usable(s32 cpu)
 {
-	return cpu >= 0 && (u32)cpu < config.nr_cpu_ids && (u32)cpu < QM_MAX_CPUS &&
-	       cpus[(u32)cpu & (QM_MAX_CPUS - 1)].online;
+	u32 c = (u32)cpu & (QM_MAX_CPUS - 1);
+
+	/* Else the compiler drops the mask where it knows the range, and the verifier does not. */
+	asm volatile("" : "+r"(c));
+	return cpu >= 0 && (u32)cpu < config.nr_cpu_ids && (u32)cpu < QM_MAX_CPUS && cpus[c].online;
 }
 
 static __always_inline bool cpu_is_idle(s32 cpu)

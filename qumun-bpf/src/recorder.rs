@@ -232,6 +232,7 @@ fn wanted(name: &str, by_trace: bool) -> bool {
     match name {
         "qr_waking" | "qr_wakeup_new" => !by_trace,
         "qr_waking_trace" | "qr_wakeup_new_trace" => by_trace,
+        "qr_layout" => !by_trace && cfg!(target_arch = "x86_64"),
         "qr_local_timer_entry" | "qr_local_timer_exit" => by_trace && cfg!(target_arch = "x86_64"),
         name => by_trace || !(name.ends_with("_entry") || name.ends_with("_exit")) || name == "qr_exit",
     }

@@ -122,6 +122,7 @@ struct bpf_iter_scx_dsq {
 #define SCX_DSQ_LOCAL_ON 0xC000000000000000ULL
 #define SCX_ENQ_WAKEUP 1ULL
 #define SCX_ENQ_LAST (1ULL << 41)
+#define SCX_ENQ_PREEMPT (1ULL << 32)
 #define SCX_KICK_IDLE 1ULL
 #define SCX_KICK_PREEMPT 2ULL
 #define SCX_TASK_QUEUED 1U
@@ -151,7 +152,7 @@ void rust_kick(s32 cpu, u64 flags);
 bool rust_claim_idle(s32 cpu);
 s32 rust_pick_idle(struct task_struct *p);
 s32 rust_claim_near(struct task_struct *p, s32 prev);
-void rust_insert(struct task_struct *p, u64 dsq, u64 slice, u64 vtime);
+void rust_insert(struct task_struct *p, u64 dsq, u64 slice, u64 vtime, bool first);
 bool rust_to_local(u64 dsq);
 u64 rust_iter_new(u64 dsq, bool reverse);
 struct task_struct *rust_iter_next(u64 slot);
@@ -283,10 +284,13 @@ static int bpf_iter_scx_dsq_new(struct bpf_iter_scx_dsq *it, u64 id, u64 flags)
 }
 static struct task_struct *bpf_iter_scx_dsq_next(struct bpf_iter_scx_dsq *it) { return rust_iter_next(it->slot); }
 static void bpf_iter_scx_dsq_destroy(struct bpf_iter_scx_dsq *it) { rust_iter_destroy(it->slot); }
-static void dsq_insert(struct task_struct *p, u64 id, u64 slice, u64 flags) { rust_insert(p, id, slice, 0); }
+static void dsq_insert(struct task_struct *p, u64 id, u64 slice, u64 flags) 
+{
+	rust_insert(p, id, slice, 0, flags & SCX_ENQ_PREEMPT);
+}
 static void dsq_insert_vtime(struct task_struct *p, u64 id, u64 slice, u64 vtime, u64 flags)
 {
-	rust_insert(p, id, slice, vtime);
+	rust_insert(p, id, slice, vtime, false);
 }
 static bool dsq_to_local(u64 id) { return rust_to_local(id); }
 static bool dsq_move(struct bpf_iter_scx_dsq *it, struct task_struct *p, u64 id, u64 slice)

@@ -423,11 +423,15 @@ exports! {
     fn rust_claim_near(p: *const Native, prev: i32) -> i32 {
         now(|_, linux| linux.claim_near(thread(p), Cpu(prev as u32)).map_or(-1, |cpu| cpu.0 as i32))
     }
-    fn rust_insert(p: *const Native, id: u64, slice: u64, vtime: u64) {
+    fn rust_insert(p: *const Native, id: u64, slice: u64, vtime: u64, first: bool) {
         now(|_, linux| {
             let task = thread(p);
             // In dispatch "local" is that of the CPU, here that of the task.
             let to = if id == 0x8000_0000_0000_0002 { Dsq::Own } else { dsq(id, linux) };
+            if first {
+                assert_eq!(to, Dsq::Own, "first of another queue");
+                return linux.insert_first(task, slice);
+            }
             linux.insert(task, to, slice, vtime);
         });
     }

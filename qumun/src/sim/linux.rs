@@ -141,6 +141,8 @@ pub(crate) struct Insert {
     pub(crate) dsq: Dsq,
     pub(crate) slice: u64,
     pub(crate) vtime: u64,
+    /// Before all others of a local queue, and now.
+    pub(crate) preempt: bool,
 }
 
 /// One CPU.

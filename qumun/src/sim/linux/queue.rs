@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::{Insert, Linux, Place, Thread};
 use crate::Cpu;
+use crate::sim::core::KICK_PREEMPT;
 
 /// A dispatch queue: those of the kernel, and those that our core makes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -98,12 +99,17 @@ pub struct Iter {
 impl Linux {
     /// Wants a task in a queue (`scx_bpf_dsq_insert_vtime`; virtual time 0: `scx_bpf_dsq_insert`).
     pub fn insert(&mut self, task: Thread, dsq: Dsq, slice: u64, vtime: u64) {
-        self.pending = Some(Insert { task, dsq, slice, vtime });
+        self.pending = Some(Insert { task, dsq, slice, vtime, preempt: false });
+    }
+
+    /// The same for its CPU's local queue, before all others, and instead of who runs there (`SCX_ENQ_PREEMPT`).
+    pub fn insert_first(&mut self, task: Thread, slice: u64) {
+        self.pending = Some(Insert { task, dsq: Dsq::Own, slice, vtime: 0, preempt: true });
     }
 
     /// Carries out what `enqueue` wanted.
     pub(crate) fn settle(&mut self) {
-        let Some(Insert { task, dsq, slice, vtime }) = self.pending.take() else { return };
+        let Some(Insert { task, dsq, slice, vtime, preempt }) = self.pending.take() else { return };
         let t = self.task_mut(task);
         if t.place != Place::Between {
             return;
@@ -111,7 +117,12 @@ impl Linux {
         t.slice = slice;
         let dsq = if dsq == Dsq::Own { Dsq::Local(t.cpu) } else { dsq };
         match dsq {
-            Dsq::Local(cpu) => self.insert_local(task, cpu, false),
+            Dsq::Local(cpu) => {
+                self.insert_local(task, cpu, preempt);
+                if preempt {
+                    self.kick(cpu, KICK_PREEMPT);
+                }
+            }
             _ => {
                 t.vtime = vtime;
                 self.insert_now(task, dsq);

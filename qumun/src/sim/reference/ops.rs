@@ -1,8 +1,9 @@
 //! The operations. See `core.bpf.c`, `tasks.h`, `cpus.h` and `calls.h`.
 
-use super::sides::{start_side, stop_side};
+use super::sides::{CORE, start_side, stop_side};
 use super::state::{
-    AGENT_PROBE, AGENT_SLICE, CpuCtx, Custody, LAG, MS, PREEMPT_BURST, Reference, TaskCtx, before, later_by,
+    AGENT_PROBE, AGENT_SLICE, CpuCtx, Custody, LAG, MS, PREEMPT_BURST, Reference, SHARER, TaskCtx, before,
+    later_by,
 };
 use crate::sim::core::{Core, ENQ_LAST, ENQ_WAKEUP, KICK_PREEMPT};
 use crate::sim::linux::{Dsq, Linux, Thread};
@@ -27,8 +28,8 @@ impl Reference {
         (self.shared || self.cpu(cpu).placed) && !bound_to_cpu(linux, prev)
     }
 
-    /// Gets a CPU for the agent: an idle one if there is one.
-    fn call_agent(&mut self, linux: &mut Linux, cpu: Cpu, now: u64) {
+    /// Gets a CPU for the agent: an idle one if there is one, else this one, if it cuts the slice there.
+    fn call_agent(&mut self, linux: &mut Linux, cpu: Cpu, now: u64, cuts: bool) {
         if self.agent_cpu.is_some() || !self.agent_queued {
             return;
         }
@@ -45,7 +46,8 @@ impl Reference {
             }
         }
         let paid = if before(self.preempt_at, now) { now } else { self.preempt_at };
-        if paid - now <= (PREEMPT_BURST - 1) * self.settings.preempt
+        if cuts
+            && paid - now <= (PREEMPT_BURST - 1) * self.settings.preempt
             && self.cpu_usable(cpu)
             && self.may_kick(linux)
         {
@@ -75,30 +77,33 @@ impl Reference {
         if linux.task(task).kthread || self.settings.keep_local || !self.cpu_usable(cpu) {
             return linux.insert(task, Dsq::Own, self.settings.slice, 0);
         }
-        self.cpu_mut(cpu).pinned = true;
         self.ctx_mut(task).placed_at = now;
         let (slice, vtime) = (self.own_slice(task), self.settle_vtime(task));
-        linux.insert(task, Dsq::Pinned(cpu), slice, vtime);
-        if !self.kick_if_idle(linux, cpu) && flags & ENQ_WAKEUP != 0 {
-            self.urge(linux, cpu, vtime, now);
+        if flags & ENQ_WAKEUP != 0 && !self.cpu_is_idle(cpu) && self.is_urgent(cpu, vtime, now) {
+            if self.agent_cpu != Some(cpu) {
+                self.counters.preempts += 1;
+                let state = self.cpu_mut(cpu);
+                (state.next_side, state.next_n) = (CORE, SHARER);
+                return linux.insert_first(task, slice);
+            }
+            self.cpu_mut(cpu).urgent = true;
         }
+        self.cpu_mut(cpu).pinned = true;
+        linux.insert(task, Dsq::Pinned(cpu), slice, vtime);
+        self.kick_if_idle(linux, cpu);
     }
 
     /// A task that may run here only has woken up, and the CPU is busy: if it has credit, it comes next.
-    fn urge(&mut self, linux: &mut Linux, cpu: Cpu, vtime: u64, now: u64) {
+    fn is_urgent(&mut self, cpu: Cpu, vtime: u64, now: u64) -> bool {
         let cut = self.cpu(cpu).cut_at;
         let paid = if before(cut, now) { now } else { cut };
         if !before(vtime, self.vnow.wrapping_sub(LAG / 2))
             || paid - now > (PREEMPT_BURST - 1) * self.settings.preempt
         {
-            return;
+            return false;
         }
-        let paid = paid + self.settings.preempt;
-        let state = self.cpu_mut(cpu);
-        (state.cut_at, state.urgent) = (paid, true);
-        if self.agent_cpu != Some(cpu) && self.may_kick(linux) {
-            self.kick_busy(linux, cpu);
-        }
+        self.cpu_mut(cpu).cut_at = paid + self.settings.preempt;
+        true
     }
 
     /// No run is longer than `max_run` while others wait, whatever slice it was given.
@@ -221,7 +226,7 @@ impl Core for Reference {
             self.agent_queued = true;
             linux.insert(task, Dsq::Agent, AGENT_SLICE, 0);
             if self.view.normal && linux.pending_events() > 0 {
-                self.call_agent(linux, cpu, now);
+                self.call_agent(linux, cpu, now, true);
             }
             return;
         }
@@ -257,7 +262,8 @@ impl Core for Reference {
             }
             return self.enqueue_core(linux, task, cpu, now);
         }
-        self.call_agent(linux, cpu, now);
+        let cuts = flags & ENQ_WAKEUP != 0 || self.ctx(task).stopped_at == 0;
+        self.call_agent(linux, cpu, now, cuts);
     }
 
     fn dequeue(&mut self, _: &mut Linux, task: Thread) {
