@@ -29,6 +29,8 @@ fn of<S: Scheduler>(c: &mut Criterion, name: &str, policy: impl Fn() -> S) {
         let backend = Endless::new(TASKS, machine.nr_cpus());
         let builder = qumun::builder("bench").topology(machine.clone()).batch(batch);
         let mut agent = builder.agent(backend, policy());
+        // The first one only acknowledges.
+        agent.turn();
         group.throughput(Throughput::Elements(batch as u64));
         group.bench_function(BenchmarkId::new("batch", batch), |b| {
             b.iter(|| {
