@@ -21,6 +21,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use clap::Parser;
 use qumun_benches::{Clocks, Lane, Spent, Stand, quantile};
@@ -48,6 +49,12 @@ struct Options {
     /// CPUs that the agent is to believe in
     #[arg(long, default_value_t = 8)]
     cpus: u32,
+    /// The policies on the agent's way
+    #[arg(long, value_delimiter = ',', value_enum, default_values_t = Policy::ALL)]
+    policy: Vec<Policy>,
+    /// Measure nothing: only let the agent decide for so many seconds, for a profiler to look at
+    #[arg(long, value_name = "SECONDS")]
+    spin: Option<u64>,
     /// Write raw figures into this folder, too
     #[arg(long, value_name = "FOLDER")]
     write: Option<PathBuf>,
@@ -63,6 +70,9 @@ fn main() {
         Err(why) => return println!("skipped: dispatch - {why}"),
     };
     let mut report = Report::default();
+    if let Some(seconds) = options.spin {
+        return spin(&options, &stand, Duration::from_secs(seconds));
+    }
     if let Err(why) = measure(&options, &stand, &mut report) {
         eprintln!("dispatch: {why}");
         std::process::exit(1);
@@ -74,7 +84,7 @@ fn main() {
 }
 
 fn measure(options: &Options, stand: &Stand, report: &mut Report) -> Result<(), String> {
-    for policy in Policy::ALL {
+    for &policy in &options.policy {
         for &batch in &options.batch {
             eprintln!("dispatch: {policy}, batches of {batch}, both ways");
             pairs(options, stand, policy, batch, "alone", report)?;
@@ -82,7 +92,7 @@ fn measure(options: &Options, stand: &Stand, report: &mut Report) -> Result<(), 
     }
     for &batch in &options.batch {
         eprintln!("dispatch: latencies and system calls, batches of {batch}");
-        for policy in Policy::ALL {
+        for &policy in &options.policy {
             latency(options, stand, Way::agent(stand, policy, batch)?, batch, report);
             syscalls(options, stand, Way::agent(stand, policy, batch)?, batch, report);
         }
@@ -98,6 +108,19 @@ fn measure(options: &Options, stand: &Stand, report: &mut Report) -> Result<(), 
     eprintln!("dispatch: step by step");
     report.parts = parts::measure(stand, options.tasks)?;
     Ok(())
+}
+
+/// The agent's loop and what feeds it, and nothing else.
+fn spin(options: &Options, stand: &Stand, time: Duration) {
+    let (policy, batch) = (options.policy[0], options.batch[0]);
+    let mut way = Way::agent(stand, policy, batch).expect("an agent");
+    let end = Instant::now() + time;
+    let mut decisions = 0;
+    while Instant::now() < end {
+        spend(options, stand, &mut way, batch);
+        decisions += u64::from(options.decisions);
+    }
+    println!("{policy}, batches of {batch}: {decisions} decisions in {} s", time.as_secs());
 }
 
 /// Both ways by turns; which one begins alternates, so that what changes on the machine meets both.

@@ -8,7 +8,7 @@ use qumun::{Agent, Backend, Scheduler, Topology};
 use qumun_benches::{Fifo, Lane, Picking, Single, Stand};
 
 /// What decides on the agent's way. The other way has no policy: it answers in the order of the events.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Policy {
     /// The library and nothing else.
     Fifo,
