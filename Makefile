@@ -10,12 +10,13 @@
 #   make soak HOURS=n   n hours of load in one guest
 #   make package the crates as published, built without clang and run in a guest
 #   make cross   the library, libbpf and the core for aarch64, compiled
+#   make bench   how fast: criterion, and dispatch latency through real rings (root); into benches/runs/DATE-native
 #   make demo    the scheduler at work, in a guest of two CPUs
 
 CARGO ?= cargo
 XTASK := $(CARGO) xtask
 
-.PHONY: help setup setup-check build lint check docs loom miri test matrix soak package cross demo
+.PHONY: help setup setup-check build lint check docs loom miri test matrix soak package cross bench demo
 .NOTPARALLEL:
 
 help:
@@ -75,6 +76,18 @@ package: setup
 
 cross: setup
 	@$(XTASK) cross
+
+# Not in parallel, and built before the first one runs: they measure time. cargo starts them in benches/.
+BENCHES := wire rings queues select policies pool sim
+bench: setup
+	$(CARGO) bench --no-run -p qumun-benches
+	@n=0; for bench in $(BENCHES); do \
+	    n=$$((n + 1)); echo "bench: $$bench ($$n of $(words $(BENCHES) dispatch))"; \
+	    $(CARGO) bench --quiet -p qumun-benches --bench $$bench || exit 1; \
+	done
+	@echo "bench: dispatch ($(words $(BENCHES) dispatch) of $(words $(BENCHES) dispatch))"
+	@$(CARGO) bench --quiet -p qumun-benches --bench dispatch -- --write runs/$$(date +%F)-native
+	@$(CARGO) bench --quiet -p qumun-benches --bench summary -- --write runs/$$(date +%F)-native
 
 demo: setup
 	@$(XTASK) demo

@@ -303,6 +303,16 @@ impl Link {
     }
 
     fn event(&self, raw: &wire::Event) -> Option<Event> {
+        // One that was sent on the eve of a new epoch: the core has that task already.
+        if raw.kind == wire::EVENT_QUEUED && !self.agent.is_current(raw.epoch) {
+            return None;
+        }
+        Self::decode(raw, self.nr_cpus)
+    }
+
+    /// What a record says, on a machine of so many CPUs. Public for the benches.
+    #[doc(hidden)]
+    pub fn decode(raw: &wire::Event, nr_cpus: u32) -> Option<Event> {
         let id = TaskId { pid: Pid(raw.pid), generation: Generation(raw.generation) };
         match raw.kind {
             wire::EVENT_EXIT => Some(Event::Exit(id)),
@@ -314,12 +324,10 @@ impl Link {
             })),
             wire::EVENT_AFFINITY => Some(Event::Note(Note::Affinity {
                 task: id,
-                allowed: Affinity::new(raw.allowed, raw.nr_cpus_allowed, self.nr_cpus),
+                allowed: Affinity::new(raw.allowed, raw.nr_cpus_allowed, nr_cpus),
             })),
             wire::EVENT_WEIGHT => Some(Event::Note(Note::Weight { task: id, weight: raw.weight })),
             wire::EVENT_CGROUP => Some(Event::Note(Note::Moved { task: id, cgroup_id: raw.cpu_cgroup_id })),
-            // One that was sent on the eve of a new epoch: the core has that task already.
-            wire::EVENT_QUEUED if !self.agent.is_current(raw.epoch) => None,
             wire::EVENT_QUEUED => Some(Event::Queued(Queued {
                 id,
                 tgid: Pid(raw.tgid),
@@ -340,11 +348,28 @@ impl Link {
                 stopped_at: Nanos(raw.stopped_at),
                 exec_runtime: Nanos(raw.exec_runtime),
                 vtime: raw.vtime,
-                allowed: Affinity::new(raw.allowed, raw.nr_cpus_allowed, self.nr_cpus),
+                allowed: Affinity::new(raw.allowed, raw.nr_cpus_allowed, nr_cpus),
                 enq_flags: raw.enq_flags,
                 comm_bytes: raw.comm,
             })),
             _ => None,
+        }
+    }
+
+    /// A decision as the core reads it. Public for the benches.
+    #[doc(hidden)]
+    pub fn encode(decision: &Decision) -> wire::Decision {
+        wire::Decision {
+            generation: decision.id().generation.0,
+            slice_ns: decision.get_slice().as_u64(),
+            vtime: decision.get_vtime(),
+            seen_at: decision.seen_at().as_u64(),
+            decided_at: decision.decided_at().as_u64(),
+            pid: decision.id().pid.0,
+            // A number that is no i32 is no CPU either; the core refuses -2.
+            cpu: decision.cpu().map_or(wire::CPU_ANY, |cpu| i32::try_from(cpu.0).unwrap_or(-2)),
+            flags: 0,
+            reserved: 0,
         }
     }
 }
@@ -444,18 +469,7 @@ impl Backend for Link {
     }
 
     fn send(&mut self, decision: &Decision) -> Result<(), Full> {
-        let raw = wire::Decision {
-            generation: decision.id().generation.0,
-            slice_ns: decision.get_slice().as_u64(),
-            vtime: decision.get_vtime(),
-            seen_at: decision.seen_at().as_u64(),
-            decided_at: decision.decided_at().as_u64(),
-            pid: decision.id().pid.0,
-            // A number that is no i32 is no CPU either; the core refuses -2.
-            cpu: decision.cpu().map_or(wire::CPU_ANY, |cpu| i32::try_from(cpu.0).unwrap_or(-2)),
-            flags: 0,
-            reserved: 0,
-        };
+        let raw = Self::encode(decision);
         self.agent.decisions.push(&raw).map_err(|_| Full(*decision))
     }
 
