@@ -48,8 +48,22 @@ impl Told {
         *self = Self { rows: vec![(0, 0); slots], seen: None, at: slots };
     }
 
+    /// Has the policy asked for cgroups?
+    #[inline]
+    pub(crate) fn listens(&self) -> bool {
+        !self.rows.is_empty()
+    }
+
     /// What the policy does not know yet. `changes` is the table's counter of changes.
+    #[inline]
     pub(crate) fn next(&mut self, changes: u64, table: &impl Table) -> Option<Note> {
+        if self.rows.is_empty() || self.at >= self.rows.len() && self.seen == Some(changes) {
+            return None;
+        }
+        self.search(changes, table)
+    }
+
+    fn search(&mut self, changes: u64, table: &impl Table) -> Option<Note> {
         let slots = self.rows.len();
         while self.at < slots || self.seen != Some(changes) && slots > 0 {
             if self.at >= slots {

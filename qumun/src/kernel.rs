@@ -464,6 +464,13 @@ impl Backend for Link {
                 return Some(event);
             }
             let raw = self.agent.events.pop()?;
+            // Nothing comes between: the event needs no place to wait in.
+            if !self.cgroups.listens() {
+                match self.event(&raw) {
+                    Some(event) => return Some(event),
+                    None => continue,
+                }
+            }
             self.next = self.event(&raw);
         }
     }

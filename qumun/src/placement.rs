@@ -11,11 +11,19 @@ pub(crate) struct Placement {
     online: CpuSet,
     /// Who was boosted onto each CPU; nobody if 0.
     boosted: Vec<Pid>,
+    /// How many CPUs are marked: mostly none, and then no set has to be looked at.
+    marks: u32,
 }
 
 impl Placement {
     pub(crate) fn new(selector: Selector) -> Self {
-        Self { selector, free: CpuSet::EMPTY, online: CpuSet::ALL, boosted: vec![Pid(0); MAX_CPUS as usize] }
+        Self {
+            selector,
+            free: CpuSet::EMPTY,
+            online: CpuSet::ALL,
+            boosted: vec![Pid(0); MAX_CPUS as usize],
+            marks: 0,
+        }
     }
 
     pub(crate) fn selector(&self) -> &Selector {
@@ -44,6 +52,9 @@ impl Placement {
             self.online = *online;
         }
         // Where nothing runs, nothing boosted runs.
+        if self.marks == 0 {
+            return;
+        }
         let over = *self.selector.boosted() & self.free;
         for cpu in over.iter() {
             self.unmark(cpu);
@@ -61,6 +72,7 @@ impl Placement {
         let allowed = CpuSet::from(*allowed);
         let pick = self.selector.claim(&Request::new(prev, &allowed).boosted(), &mut self.free);
         if let Some(cpu) = pick.cpu() {
+            self.marks += u32::from(!self.selector.boosted().contains(cpu));
             self.selector.mark_boosted(cpu, true);
             self.boosted[cpu.0 as usize] = pid;
         }
@@ -68,7 +80,11 @@ impl Placement {
     }
 
     /// The task is on no CPU now.
+    #[inline]
     pub(crate) fn left(&mut self, pid: Pid) {
+        if self.marks == 0 {
+            return;
+        }
         let marked = *self.selector.boosted();
         for cpu in marked.iter() {
             if self.boosted[cpu.0 as usize] == pid {
@@ -78,6 +94,7 @@ impl Placement {
     }
 
     fn unmark(&mut self, cpu: Cpu) {
+        self.marks -= u32::from(self.selector.boosted().contains(cpu));
         self.selector.mark_boosted(cpu, false);
         self.boosted[cpu.0 as usize] = Pid(0);
     }
