@@ -4,6 +4,7 @@ use gthulhu_model::TokenBucket;
 use qumun::Nanos;
 
 use crate::clock::Member;
+use crate::groups::Standing;
 use crate::wishes::Wish;
 
 /// What the policy remembers about a task.
@@ -44,7 +45,9 @@ pub(crate) enum Manner {
 pub(crate) struct Turn {
     pub(crate) vtime: u64,
     /// Without the handicap.
-    pub(crate) place: u64,
+    pub(crate) stands: Standing,
+    /// How far in front of those who only compute.
+    pub(crate) lead: u64,
     pub(crate) slice: Nanos,
     pub(crate) ran: Nanos,
     pub(crate) cuts: u8,
@@ -61,10 +64,6 @@ pub(crate) struct Handicap(u64);
 
 impl Handicap {
     pub(crate) const MOST: u64 = 100_000_000;
-
-    pub(crate) fn get(self) -> u64 {
-        self.0
-    }
 
     /// How far in front of those who only compute.
     pub(crate) fn lead(self) -> u64 {

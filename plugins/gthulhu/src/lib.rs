@@ -12,14 +12,15 @@
 //! group's, spread by where it stands in the group. So what a group gets follows from what it consumed, however many
 //! tasks it has; that nothing has to be known about who sleeps is why this holds with events for wakeups only.
 //!
-//! Who slept, task or group, keeps one slice of credit. Nobody is more than 400 ms of virtual time ahead of the clock:
-//! the bound of its wait comes before a weight below about 5. What ran for longer than its slice and a clock interrupt
-//! kept nobody waiting, and costs nothing. A cgroup that is not known is a child of the root; if there is no
-//! memory for cgroups, tasks share by their own weights.
+//! Who slept, task or group, keeps one slice of credit. Credit is time on a CPU: the more it weighs, the less virtual time
+//! that is. What a task has had goes with it to another cgroup, and stays the same time when a weight changes. Nobody is
+//! more than 400 ms of virtual time ahead of the clock: the bound of its wait comes before a weight below about 5. What
+//! ran for longer than its slice and a clock interrupt kept nobody waiting, and costs nothing. A cgroup that is not
+//! known is a child of the root; if there is no memory for cgroups, tasks share by their own weights.
 //!
 //! # Short waits
 //!
-//! Who sleeps more than it computes is put in front of those who only compute, by up to 100 ms of virtual time, found
+//! Who sleeps more than it computes is put in front of those who only compute, by up to 100 ms on a CPU, found
 //! from its sleeps alone (borrowed virtual time: Duda and Cheriton 1999; the measure is that of the sleep average in Linux
 //! 2.6). That is a lead, and no share: it is spent when the virtual runtime has caught up. A task that is new
 //! has none. Who is interrupted in its slice goes on where it was.
@@ -214,7 +215,7 @@ impl Gthulhu {
         }
         // Whoever is served in turn stands where the others who compute are by now, less its lead.
         let turn = (account.manner != Manner::Boost)
-            .then(|| account.turn.place.saturating_sub(account.handicap.lead()));
+            .then(|| account.turn.stands.place.saturating_sub(account.turn.lead));
         let run = Run {
             ran: charged,
             turn,
@@ -246,7 +247,8 @@ impl Gthulhu {
             account.tokens =
                 if is_new { TokenBucket::empty(budget, now) } else { TokenBucket::full(budget, now) };
         }
-        let goes_on = !task.wakeup && !is_new && !changed && account.cgroup == task.cpu_cgroup_id;
+        let has_moved = !is_new && account.cgroup != task.cpu_cgroup_id;
+        let goes_on = !task.wakeup && !is_new && !changed && !has_moved;
         account.known = true;
         account.cgroup = task.cpu_cgroup_id;
         account.weight = match account.wish.priority.class {
@@ -269,6 +271,10 @@ impl Gthulhu {
             account.member.vruntime =
                 self.groups.newcomer(task.cpu_cgroup_id, per_weight(part as u64, account.weight));
         }
+        if has_moved {
+            let (stood, ran) = (account.turn.stands, account.turn.ran.as_u64());
+            self.groups.join(&mut account.member, account.weight, task.cpu_cgroup_id, stood, ran);
+        }
         let counts = account.wish.ahead().is_none();
         let asks = Asks {
             member: &mut account.member,
@@ -280,9 +286,11 @@ impl Gthulhu {
             just: if task.wakeup { 0 } else { charged },
             counts,
         };
-        let place = self.groups.place(asks, self.now);
-        let mut turn =
-            Turn { vtime: place.saturating_add(account.handicap.get()), place, slice, ..Turn::default() };
+        let stands = self.groups.place(asks, self.now);
+        // A lead is so much time on a CPU, whatever the task and the groups above it weigh.
+        let lead = stands.worth(account.handicap.lead());
+        let vtime = stands.place.saturating_add(Handicap::MOST - lead);
+        let mut turn = Turn { vtime, stands, lead, slice, ..Turn::default() };
         account.manner = Manner::Turn;
         if let Some(budget) = budget {
             let payer = (account.wish.payer, budget);

@@ -3,7 +3,7 @@
 mod world;
 
 use gthulhu_plugin_gthulhu::Gthulhu;
-use qumun::sim::{Spec, Step, Workload};
+use qumun::sim::{Limit, Spec, Step, Workload};
 use qumun::{Cpu, CpuSet, Nanos};
 use world::{hog, ms, ran, run, setups, us};
 
@@ -21,6 +21,23 @@ fn a_sleeper_among_hogs_runs_when_it_wakes() {
         let total = ran(&sim.group(hogs)) / 40.0;
         assert!(waits.quantile(0.99) < us(890), "p99 {}", waits.quantile(0.99));
         assert!(total > 0.95, "hogs have {total:.3}");
+    }
+}
+
+/// Its lead is a hundredth of others' in virtual time, and enough.
+#[test]
+fn a_sleeper_in_a_heavy_cgroup_runs_when_it_wakes() {
+    for setup in setups() {
+        let mut work = Workload::new();
+        let heavy = work.cgroup(1, 10_000, Limit::NONE);
+        let inside = Spec { cgroup_id: heavy, ..Spec::default() };
+        work.group("beside", 8, Spec::default(), hog());
+        work.group("inside", 4, inside.clone(), hog());
+        let steps = vec![Step::Every(ms(2)), Step::Run(us(20).into())];
+        let timer = work.group("timer", 1, inside, steps);
+        let sim = run(setup, &work, Gthulhu::default(), ms(20_000));
+        let waits = &sim.group(timer)[0].wake_to_run;
+        assert!(waits.quantile(0.99) < us(890), "p99 {}", waits.quantile(0.99));
     }
 }
 
