@@ -22,8 +22,9 @@
 //!
 //! Who sleeps more than it computes is put in front of those who only compute, by up to 100 ms on a CPU, found
 //! from its sleeps alone (borrowed virtual time: Duda and Cheriton 1999; the measure is that of the sleep average in Linux
-//! 2.6). That is a lead, and no share: it is spent when the virtual runtime has caught up. A task that is new
-//! has none. Who is interrupted in its slice goes on where it was.
+//! 2.6). That is a lead, and no share: it is spent when the virtual runtime has caught up. A process that is new
+//! has half of what the task that made it has slept for, a thread has none. Who is interrupted in its slice goes on where
+//! it was.
 //!
 //! Who has slept has paid, of what it had too much, what its share would have been meanwhile.
 //!
@@ -226,6 +227,15 @@ impl Gthulhu {
         charged
     }
 
+    /// What a child has earned that has woken its parent; `None` if it is not that.
+    fn of_child(cx: &mut Context<'_, Account>, task: &Queued) -> Option<u64> {
+        let waker = task.waker?;
+        // Most tasks have made none, and this is asked at each wakeup.
+        cx.known(task.id.pid).filter(|account| account.family.has_children)?;
+        let child = cx.known(waker).filter(|child| child.family.parent == task.id.pid)?;
+        Some(child.earned())
+    }
+
     /// Finds the place of a task that wants to run.
     fn place(&mut self, account: &mut Account, task: &Queued) -> Entry {
         self.groups.saw(task);
@@ -235,7 +245,7 @@ impl Gthulhu {
         let mut slept = Nanos::ZERO;
         if task.wakeup && task.stopped_at > Nanos::ZERO {
             slept = task.enqueued_at - task.stopped_at;
-            account.handicap.slept(slept.as_u64());
+            account.slept(slept.as_u64(), account.waited_for);
         }
         let budget = account.wish.priority.boost();
         if let Some(budget) = budget
@@ -376,7 +386,7 @@ impl Gthulhu {
 impl Scheduler for Gthulhu {
     type Task = Account;
 
-    const EVENTS: Events = Events::CGROUPS;
+    const EVENTS: Events = Events::CGROUPS.and(Events::FORK);
 
     fn start(&mut self, cx: &mut Context<'_, Account>) {
         self.nr_cpus = cx.idle().nr_cpus();
@@ -387,7 +397,10 @@ impl Scheduler for Gthulhu {
 
     fn enqueue(&mut self, cx: &mut Context<'_, Account>, task: &Queued) -> Verdict {
         self.begin(|| cx.now());
-        let entry = self.place(cx.task(task), task);
+        let waited_for = Self::of_child(cx, task);
+        let account = cx.task(task);
+        account.waited_for = waited_for;
+        let entry = self.place(account, task);
         match self.waiting.push(task.enqueued_at, entry) {
             Ok(()) => Verdict::Keep,
             Err(entry) => entry.decision.into(),
@@ -409,8 +422,14 @@ impl Scheduler for Gthulhu {
         self.now = Nanos::ZERO;
     }
 
-    fn note(&mut self, _: &mut Context<'_, Account>, note: &Note) {
+    fn note(&mut self, cx: &mut Context<'_, Account>, note: &Note) {
         match *note {
+            // Threads have none to begin with: there may be as many as there are CPUs.
+            Note::Fork { task, tgid, parent, .. } if task.pid == tgid => {
+                if let Some(child) = cx.known(parent).map(|account| account.makes(parent)) {
+                    *cx.task(task) = child;
+                }
+            }
             Note::Cgroup { cgroup_id, parent, weight, .. } => self.groups.tell(cgroup_id, parent, weight),
             Note::CgroupGone { cgroup_id } => self.groups.remove(cgroup_id),
             _ => {}

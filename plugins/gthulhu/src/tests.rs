@@ -134,6 +134,24 @@ fn who_moves_to_another_cgroup_takes_along_what_it_had() {
 }
 
 #[test]
+fn a_lead_is_shared_with_those_that_a_task_makes() {
+    let mut shell = Account::default();
+    let start = |shell: &mut Account| shell.makes(Pid(1)).handicap.lead() / MS;
+    assert_eq!(start(&mut shell), 0, "it never slept");
+    shell.slept(1_000 * MS, None);
+    assert_eq!([(); 4].map(|()| start(&mut shell)), [50, 25, 12, 6]);
+    // It has its own all the time. While it waits for programs that compute, it earns nothing for others; for one that
+    // sleeps itself, what that has earned.
+    assert_eq!(shell.handicap.lead(), 100 * MS);
+    let mut program = shell.makes(Pid(1));
+    shell.slept(1_000 * MS, Some(program.earned()));
+    assert_eq!(start(&mut shell), 1);
+    program.slept(80 * MS, None);
+    shell.slept(1_000 * MS, Some(program.earned()));
+    assert_eq!(start(&mut shell), 40);
+}
+
+#[test]
 fn slices_shrink_with_the_crowd_and_with_the_weight() {
     let mut policy = Gthulhu { nr_cpus: 2, ..Gthulhu::default() };
     let ms = |policy: &Gthulhu, weight| policy.slice(weight).as_u64() as f64 / 1e6;
