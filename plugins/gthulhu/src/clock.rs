@@ -85,14 +85,12 @@ impl Clock {
     /// Brings a member that wants to run near the clock: credit of `credit` at most, and debt of [`AHEAD`].
     ///
     /// What is owed to a member, or by it, is time on a CPU. So it is another virtual time when the weight changes, as in
-    /// EEVDF. And the credit of whoever weighs more than usual is that time: in virtual time alone, 100 ms would be 10 s on
-    /// a CPU for a weight of 10,000, and all others would stand still.
+    /// EEVDF.
     pub(crate) fn settle(&self, member: &mut Member, weight: u32, credit: u64) {
         if member.weight != weight && !member.is_new() {
             let lag = scale(self.lag(member.vruntime), member.weight.into(), weight);
             member.vruntime = self.now.saturating_add_signed(lag);
         }
-        let credit = credit.min(per_weight(credit, weight));
         let (low, high) = (self.now.saturating_sub(credit), self.now.saturating_add(AHEAD));
         member.vruntime = member.vruntime.clamp(low, high);
         (member.seen, member.weight) = (self.now, weight);
@@ -226,16 +224,6 @@ mod tests {
         member.vruntime = u64::MAX;
         clock.settle(&mut member, 100, 5 * MS);
         assert_eq!(clock.lag(member.vruntime), AHEAD as i64);
-    }
-
-    #[test]
-    fn credit_is_time_and_a_light_member_has_no_more_of_it() {
-        let clock = Clock { now: START + 1_000 * MS, ..Clock::default() };
-        for (weight, credit) in [(1, 100 * MS), (100, 100 * MS), (200, 50 * MS), (10_000, MS)] {
-            let mut member = Member::default();
-            clock.settle(&mut member, weight, 100 * MS);
-            assert_eq!(clock.lag(member.vruntime), -(credit as i64), "weight {weight}");
-        }
     }
 
     #[test]

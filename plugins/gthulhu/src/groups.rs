@@ -15,6 +15,10 @@ const ROOT: u64 = 1;
 /// A group that nothing was heard of for so long, and then wakes up, has slept.
 const QUIET: Nanos = Nanos(20_000_000);
 
+/// Who did not sleep was kept waiting for so long at most, and is owed no more than all CPUs for that time. Who weighs much
+/// can only be behind by more when it did not want what was its own: a group whose tasks sleep for moments.
+const WAITED: u64 = 200_000_000;
+
 /// The groups that tasks are in, and the clock of the root.
 #[derive(Debug, Default)]
 pub(crate) struct Groups {
@@ -190,7 +194,12 @@ impl Groups {
         let chain = self.chain(asks.cgroup);
         let Asks { member, weight, woke, slept: asleep, credit, just, counts, .. } = asks;
         let nr_cpus = self.nr_cpus;
-        let behind = |slept: bool| if slept { credit } else { BEHIND };
+        // In virtual time alone, 100 ms would be 10 s on a CPU for a weight of 10,000, and all others would stand still.
+        let behind = |slept: bool, weight: u32| {
+            let (most, time) =
+                if slept { (credit, credit) } else { (BEHIND, WAITED * u64::from(nr_cpus.max(1))) };
+            most.min(per_weight(time, weight))
+        };
 
         let clock = self.clock(&chain, 0);
         if counts {
@@ -199,7 +208,7 @@ impl Groups {
         if chain.1 == 0 {
             clock.forgive(member, asleep, nr_cpus);
         }
-        clock.settle(member, weight, behind(woke));
+        clock.settle(member, weight, behind(woke, weight));
         let mut lag = clock.lag(member.vruntime);
         // Those who share with it have come nearer by that, all together.
         let mut all = clock.weight();
@@ -221,7 +230,7 @@ impl Groups {
                 // Without credit: whoever moves between new groups would always have some.
                 clock.adopt(&mut member, 0);
             }
-            clock.settle(&mut member, weight, behind(slept));
+            clock.settle(&mut member, weight, behind(slept, weight));
             let spread = scale(lag.saturating_sub_unsigned(shared), all, weight);
             pace = pace.saturating_mul(all) / u64::from(weight.max(1));
             lag = clock.lag(member.vruntime).saturating_add(spread);

@@ -290,7 +290,7 @@ impl Gthulhu {
             member: &mut account.member,
             weight: account.weight,
             cgroup: task.cpu_cgroup_id,
-            woke: task.wakeup || is_new,
+            woke: task.wakeup || is_new || has_moved,
             slept,
             credit: self.slice.as_u64(),
             just: if task.wakeup { 0 } else { charged },

@@ -98,6 +98,31 @@ fn with_groups() -> (Gthulhu, impl Fn(u64, u32) -> Queued) {
 }
 
 #[test]
+fn a_credit_is_the_same_time_whatever_a_cgroup_weighs() {
+    // After a sleep one slice; after a wait 200 ms on each of two CPUs, and no more than 100 ms of virtual time.
+    let cases = [(100, 5 * MS, 100 * MS), (1_000, MS / 2, 40 * MS), (10_000, MS / 20, 4 * MS)];
+    for (weight, slept, waited) in cases {
+        for (woke, credit) in [(true, slept), (false, waited)] {
+            let (mut policy, event) = with_groups();
+            policy.place(&mut Account::default(), &event(7, weight));
+            // The clock of the root goes on by ten seconds.
+            let mut other = known();
+            for step in 1..=100 {
+                other.turn.stands.place = START + step * 100 * MS;
+                policy.charge(&mut other, &ran(MS, step * 100 * MS, 100));
+            }
+            let mut account = known();
+            let mut event = event(7, weight);
+            (account.cgroup, account.turn.ran) = (7, account.turn.slice);
+            (event.wakeup, policy.now) = (woke, Nanos(10_000 * MS));
+            policy.place(&mut account, &event);
+            let behind = policy.groups.root().now() - account.turn.stands.place;
+            assert!(behind.abs_diff(credit) <= 5 * MS / 10, "{behind} for the weight {weight}, {woke}");
+        }
+    }
+}
+
+#[test]
 fn a_lead_is_the_same_time_whatever_a_cgroup_weighs() {
     for (weight, lead) in [(1, 100 * MS), (100, 100 * MS), (1_000, 10 * MS), (10_000, MS)] {
         let (mut policy, event) = with_groups();
