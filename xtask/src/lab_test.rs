@@ -72,7 +72,7 @@ const ENTRIES: &[Entry] = &[
     Entry { name: "record", smp: "2", mem: "", icount: false, timeout: 240, long: true, argv: &["lab-guest", "check", "record"] },
     Entry { name: "soak", smp: "2", mem: "", icount: false, timeout: 400, long: true, argv: &["lab-guest", "check", "soak", "--secs", "240"] },
     Entry { name: "boosted-long", smp: "2", mem: "", icount: false, timeout: 240, long: true, argv: &["/bin/boosted", "60"] },
-    Entry { name: "cgroups", smp: "2", mem: "", icount: false, timeout: 120, long: true, argv: &["lab-guest", "check", "cgroups"] },
+    Entry { name: "cgroups", smp: "2", mem: "", icount: false, timeout: 120, long: false, argv: &["lab-guest", "check", "cgroups"] },
     Entry { name: "shares-exact", smp: "2", mem: "", icount: false, timeout: 300, long: true, argv: &["lab-guest", "check", "exact"] },
     Entry { name: "limits-tiny", smp: "2", mem: "", icount: false, timeout: 200, long: true, argv: &["lab-guest", "check", "tiny"] },
     Entry { name: "stress-long", smp: "2", mem: "", icount: false, timeout: 500, long: true, argv: &["lab-guest", "check", "stress", "--secs", "60"] },

@@ -21,6 +21,8 @@ pub(crate) struct Member {
     pub(crate) vruntime: u64,
     /// Where the clock was when it wanted to run last.
     seen: u64,
+    /// What it weighed then.
+    weight: u32,
     /// The round in which it was counted last.
     round: u32,
 }
@@ -81,10 +83,22 @@ impl Clock {
     }
 
     /// Brings a member that wants to run near the clock: credit of `credit` at most, and debt of [`AHEAD`].
-    pub(crate) fn settle(&self, member: &mut Member, credit: u64) {
+    ///
+    /// What is owed to a member, or by it, is time on a CPU. So it is another virtual time when the weight changes, as in
+    /// EEVDF.
+    pub(crate) fn settle(&self, member: &mut Member, weight: u32, credit: u64) {
+        if member.weight != weight && !member.is_new() {
+            let lag = scale(self.lag(member.vruntime), member.weight.into(), weight);
+            member.vruntime = self.now.saturating_add_signed(lag);
+        }
         let (low, high) = (self.now.saturating_sub(credit), self.now.saturating_add(AHEAD));
         member.vruntime = member.vruntime.clamp(low, high);
-        member.seen = self.now;
+        (member.seen, member.weight) = (self.now, weight);
+    }
+
+    /// Makes a member one of these here, with so much that it has had too much.
+    pub(crate) fn adopt(&self, member: &mut Member, too_much: i64) {
+        member.vruntime = self.now.saturating_add_signed(too_much);
     }
 
     /// Who has slept pays for what it had too much with what it did not use meanwhile: the part of the machine that its
@@ -116,10 +130,21 @@ impl Clock {
 }
 
 impl Member {
+    /// It never wanted to run.
+    pub(crate) fn is_new(&self) -> bool {
+        self.weight == 0
+    }
+
     /// It has run.
     pub(crate) fn charge(&mut self, ran: u64, weight: u32) {
         self.vruntime = self.vruntime.saturating_add(per_weight(ran, weight));
     }
+}
+
+/// A lag of something of weight `from`, as one of weight `to`.
+pub(crate) fn scale(lag: i64, from: u64, to: u32) -> i64 {
+    let scaled = i128::from(lag) * i128::from(from) / i128::from(to.max(1));
+    scaled.clamp(-(BEHIND as i128), AHEAD as i128) as i64
 }
 
 /// Time in the virtual time of this weight.
@@ -156,7 +181,7 @@ mod tests {
         clock.count(&mut old, 100, true, Nanos(1));
         for n in 0..1_000 {
             let mut new = Member::default();
-            clock.settle(&mut new, 5 * MS);
+            clock.settle(&mut new, 100, 5 * MS);
             clock.count(&mut new, 100, false, Nanos(n * 5 * MS));
             if new.vruntime > old.vruntime {
                 return;
@@ -174,7 +199,7 @@ mod tests {
         let mut clock = Clock::default();
         (0..4).for_each(|_| clock.count(&mut Member::default(), 100, true, Nanos(1)));
         let mut member = Member { vruntime: START + 300 * MS, ..Member::default() };
-        clock.settle(&mut member, 5 * MS);
+        clock.settle(&mut member, 100, 5 * MS);
         // A quarter of two CPUs is half a CPU.
         clock.forgive(&mut member, Nanos(100 * MS), 2);
         assert_eq!(clock.lag(member.vruntime), 250 * MS as i64);
@@ -185,7 +210,7 @@ mod tests {
         // Never to the clock's other side.
         clock.forgive(&mut member, Nanos(10_000 * MS), 2);
         assert_eq!(clock.lag(member.vruntime), 0);
-        let mut behind = Member { vruntime: START, seen: START, round: 0 };
+        let mut behind = Member { vruntime: START, seen: START, ..Member::default() };
         clock.forgive(&mut behind, Nanos(10_000 * MS), 2);
         assert_eq!(behind.vruntime, START);
     }
@@ -194,10 +219,23 @@ mod tests {
     fn credit_and_debt_are_bounded() {
         let clock = Clock { now: START + 1_000 * MS, ..Clock::default() };
         let mut member = Member::default();
-        clock.settle(&mut member, 5 * MS);
+        clock.settle(&mut member, 100, 5 * MS);
         assert_eq!(clock.lag(member.vruntime), -(5 * MS as i64));
         member.vruntime = u64::MAX;
-        clock.settle(&mut member, 5 * MS);
+        clock.settle(&mut member, 100, 5 * MS);
         assert_eq!(clock.lag(member.vruntime), AHEAD as i64);
+    }
+
+    #[test]
+    fn what_is_owed_stays_the_same_time_when_the_weight_changes() {
+        let clock = Clock::default();
+        let mut member = Member::default();
+        clock.adopt(&mut member, 40 * MS as i64);
+        for (weight, lag) in
+            [(100, 40 * MS), (10_000, 40 * MS / 100), (200, 20 * MS), (50, 80 * MS), (1, AHEAD)]
+        {
+            clock.settle(&mut member, weight, 5 * MS);
+            assert_eq!(clock.lag(member.vruntime), lag as i64, "weight {weight}");
+        }
     }
 }

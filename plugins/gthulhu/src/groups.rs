@@ -4,7 +4,7 @@ use qumun::pool::Handle;
 use qumun::{Nanos, Queued};
 
 use crate::cache::Cache;
-use crate::clock::{AHEAD, BEHIND, Clock, Member};
+use crate::clock::{AHEAD, BEHIND, Clock, Member, per_weight, scale};
 
 /// Groups that are remembered; the one that was not used for longest makes room.
 const CAPACITY: usize = 4_096;
@@ -14,6 +14,10 @@ pub(crate) const DEPTH: usize = 8;
 const ROOT: u64 = 1;
 /// A group that nothing was heard of for so long, and then wakes up, has slept.
 const QUIET: Nanos = Nanos(20_000_000);
+
+/// Who did not sleep was kept waiting for so long at most, and is owed no more than all CPUs for that time. Who weighs much
+/// can only be behind by more when it did not want what was its own: a group whose tasks sleep for moments.
+const WAITED: u64 = 200_000_000;
 
 /// The groups that tasks are in, and the clock of the root.
 #[derive(Debug, Default)]
@@ -53,6 +57,32 @@ pub(crate) struct Asks<'a> {
     pub(crate) counts: bool,
 }
 
+/// Where a task stands on the root's axis.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Standing {
+    pub(crate) place: u64,
+    /// By how much each nanosecond that it runs moves it there, in parts of [`UNIT`].
+    pace: u64,
+}
+
+/// The pace of a task of weight 100 at the root.
+const UNIT: u64 = 1 << 32;
+
+impl Standing {
+    /// What so much time on a CPU is on the axis. For who weighs little no more than for others: an order of those who
+    /// wait must not become a long wait.
+    pub(crate) fn worth(self, time: u64) -> u64 {
+        (u128::from(time) * u128::from(self.pace) / u128::from(UNIT)).min(time.into()) as u64
+    }
+
+    /// How much time on a CPU it has had too much, where the axis is by now at `now`.
+    fn too_much(self, now: u64) -> i64 {
+        let ahead = i128::from(self.place) - i128::from(now);
+        let time = ahead * i128::from(UNIT) / i128::from(self.pace.max(1));
+        time.clamp(i64::MIN.into(), i64::MAX.into()) as i64
+    }
+}
+
 /// What a task has had.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Run {
@@ -79,6 +109,11 @@ impl Groups {
     /// Which group a group is in, and what its `cpu.weight` is.
     pub(crate) fn tell(&mut self, cgroup: u64, parent: u64, weight: u32) {
         if let Some(group) = self.enter(cgroup) {
+            let parent = parent.max(ROOT);
+            if parent != group.parent {
+                // So far it was taken for a child of the root.
+                group.member = Member::default();
+            }
             (group.parent, group.weight) = (parent, weight.max(1));
         }
     }
@@ -103,7 +138,7 @@ impl Groups {
         let (at, known) = self.cache.find_or_insert(cgroup)?;
         let group = self.cache.get_mut(at)?;
         if !known {
-            group.weight = 100;
+            (group.parent, group.weight) = (ROOT, 100);
         }
         Some(group)
     }
@@ -140,17 +175,31 @@ impl Groups {
         self.clock(&chain, 0).now().saturating_add(behind.min(BEHIND))
     }
 
+    /// A task comes from another group. It stood there when it wanted to run last, and has run for so long since. What it has
+    /// had too much among all, or too little, goes with it: its virtual runtime is one by another clock, which may be
+    /// anywhere.
+    pub(crate) fn join(&mut self, member: &mut Member, weight: u32, cgroup: u64, stood: Standing, ran: u64) {
+        let chain = self.chain(cgroup);
+        let time = stood.too_much(self.root.now()).saturating_add_unsigned(ran);
+        self.clock(&chain, 0).adopt(member, scale(time, 100, weight));
+    }
+
     /// Where a task stands on the root's axis: who has less is served first.
     ///
     /// A member that is ahead of its group by `x` is served again when the others in it have had as much: at the group's
     /// pace on the axis above that is `x` times the weight of all in the group, divided by the group's own. So the
     /// weights of members only spread the group's tasks; what the group gets is decided by its own virtual runtime,
     /// which each run moves by exactly what was consumed.
-    pub(crate) fn place(&mut self, asks: Asks<'_>, now: Nanos) -> u64 {
+    pub(crate) fn place(&mut self, asks: Asks<'_>, now: Nanos) -> Standing {
         let chain = self.chain(asks.cgroup);
         let Asks { member, weight, woke, slept: asleep, credit, just, counts, .. } = asks;
         let nr_cpus = self.nr_cpus;
-        let behind = |slept: bool| if slept { credit } else { BEHIND };
+        // In virtual time alone, 100 ms would be 10 s on a CPU for a weight of 10,000, and all others would stand still.
+        let behind = |slept: bool, weight: u32| {
+            let (most, time) =
+                if slept { (credit, credit) } else { (BEHIND, WAITED * u64::from(nr_cpus.max(1))) };
+            most.min(per_weight(time, weight))
+        };
 
         let clock = self.clock(&chain, 0);
         if counts {
@@ -159,11 +208,12 @@ impl Groups {
         if chain.1 == 0 {
             clock.forgive(member, asleep, nr_cpus);
         }
-        clock.settle(member, behind(woke));
+        clock.settle(member, weight, behind(woke, weight));
         let mut lag = clock.lag(member.vruntime);
         // Those who share with it have come nearer by that, all together.
         let mut all = clock.weight();
         let mut shared = just.saturating_mul(100) / all;
+        let mut pace = per_weight(UNIT, weight);
         for level in 0..chain.1 {
             let Some(group) = self.group(&chain, level) else { break };
             let quiet = now - std::mem::replace(&mut group.seen, now);
@@ -176,8 +226,13 @@ impl Groups {
             if slept && level + 1 == chain.1 {
                 clock.forgive(&mut member, quiet, nr_cpus);
             }
-            clock.settle(&mut member, behind(slept));
+            if member.is_new() {
+                // Without credit: whoever moves between new groups would always have some.
+                clock.adopt(&mut member, 0);
+            }
+            clock.settle(&mut member, weight, behind(slept, weight));
             let spread = scale(lag.saturating_sub_unsigned(shared), all, weight);
+            pace = pace.saturating_mul(all) / u64::from(weight.max(1));
             lag = clock.lag(member.vruntime).saturating_add(spread);
             all = clock.weight();
             shared = just.saturating_mul(100) / all;
@@ -186,7 +241,7 @@ impl Groups {
             }
         }
         let lag = lag.clamp(-(BEHIND as i64), AHEAD as i64);
-        self.root.now().saturating_add_signed(lag)
+        Standing { place: self.root.now().saturating_add_signed(lag), pace }
     }
 
     /// Charges a run to a task and to all groups above it.
@@ -212,10 +267,4 @@ impl Groups {
             self.root.serve(place);
         }
     }
-}
-
-/// A lag among the members of a group, on the axis of its siblings.
-fn scale(lag: i64, all: u64, weight: u32) -> i64 {
-    let scaled = i128::from(lag) * i128::from(all) / i128::from(weight.max(1));
-    scaled.clamp(-(BEHIND as i128), AHEAD as i128) as i64
 }

@@ -12,17 +12,19 @@
 //! group's, spread by where it stands in the group. So what a group gets follows from what it consumed, however many
 //! tasks it has; that nothing has to be known about who sleeps is why this holds with events for wakeups only.
 //!
-//! Who slept, task or group, keeps one slice of credit. Nobody is more than 400 ms of virtual time ahead of the clock:
-//! the bound of its wait comes before a weight below about 5. What ran for longer than its slice and a clock interrupt
-//! kept nobody waiting, and costs nothing. A cgroup that is not known is a child of the root; if there is no
-//! memory for cgroups, tasks share by their own weights.
+//! Who slept, task or group, keeps one slice of credit. Credit is time on a CPU: the more it weighs, the less virtual time
+//! that is. What a task has had goes with it to another cgroup, and stays the same time when a weight changes. Nobody is
+//! more than 400 ms of virtual time ahead of the clock: the bound of its wait comes before a weight below about 5. What
+//! ran for longer than its slice and a clock interrupt kept nobody waiting, and costs nothing. A cgroup that is not
+//! known is a child of the root; if there is no memory for cgroups, tasks share by their own weights.
 //!
 //! # Short waits
 //!
-//! Who sleeps more than it computes is put in front of those who only compute, by up to 100 ms of virtual time, found
+//! Who sleeps more than it computes is put in front of those who only compute, by up to 100 ms on a CPU, found
 //! from its sleeps alone (borrowed virtual time: Duda and Cheriton 1999; the measure is that of the sleep average in Linux
-//! 2.6). That is a lead, and no share: it is spent when the virtual runtime has caught up. A task that is new
-//! has none. Who is interrupted in its slice goes on where it was.
+//! 2.6). That is a lead, and no share: it is spent when the virtual runtime has caught up. A process that is new
+//! has half of what the task that made it has slept for, a thread has none. Who is interrupted in its slice goes on where
+//! it was.
 //!
 //! Who has slept has paid, of what it had too much, what its share would have been meanwhile.
 //!
@@ -214,7 +216,7 @@ impl Gthulhu {
         }
         // Whoever is served in turn stands where the others who compute are by now, less its lead.
         let turn = (account.manner != Manner::Boost)
-            .then(|| account.turn.place.saturating_sub(account.handicap.lead()));
+            .then(|| account.turn.stands.place.saturating_sub(account.turn.lead));
         let run = Run {
             ran: charged,
             turn,
@@ -223,6 +225,15 @@ impl Gthulhu {
         self.groups.charge(&mut account.member, account.weight, account.cgroup, run);
         account.handicap.ran(time);
         charged
+    }
+
+    /// What a child has earned that has woken its parent; `None` if it is not that.
+    fn of_child(cx: &mut Context<'_, Account>, task: &Queued) -> Option<u64> {
+        let waker = task.waker?;
+        // Most tasks have made none, and this is asked at each wakeup.
+        cx.known(task.id.pid).filter(|account| account.family.has_children)?;
+        let child = cx.known(waker).filter(|child| child.family.parent == task.id.pid)?;
+        Some(child.earned())
     }
 
     /// Finds the place of a task that wants to run.
@@ -234,7 +245,7 @@ impl Gthulhu {
         let mut slept = Nanos::ZERO;
         if task.wakeup && task.stopped_at > Nanos::ZERO {
             slept = task.enqueued_at - task.stopped_at;
-            account.handicap.slept(slept.as_u64());
+            account.slept(slept.as_u64(), account.waited_for);
         }
         let budget = account.wish.priority.boost();
         if let Some(budget) = budget
@@ -246,7 +257,8 @@ impl Gthulhu {
             account.tokens =
                 if is_new { TokenBucket::empty(budget, now) } else { TokenBucket::full(budget, now) };
         }
-        let goes_on = !task.wakeup && !is_new && !changed && account.cgroup == task.cpu_cgroup_id;
+        let has_moved = !is_new && account.cgroup != task.cpu_cgroup_id;
+        let goes_on = !task.wakeup && !is_new && !changed && !has_moved;
         account.known = true;
         account.cgroup = task.cpu_cgroup_id;
         account.weight = match account.wish.priority.class {
@@ -269,20 +281,26 @@ impl Gthulhu {
             account.member.vruntime =
                 self.groups.newcomer(task.cpu_cgroup_id, per_weight(part as u64, account.weight));
         }
+        if has_moved {
+            let (stood, ran) = (account.turn.stands, account.turn.ran.as_u64());
+            self.groups.join(&mut account.member, account.weight, task.cpu_cgroup_id, stood, ran);
+        }
         let counts = account.wish.ahead().is_none();
         let asks = Asks {
             member: &mut account.member,
             weight: account.weight,
             cgroup: task.cpu_cgroup_id,
-            woke: task.wakeup || is_new,
+            woke: task.wakeup || is_new || has_moved,
             slept,
             credit: self.slice.as_u64(),
             just: if task.wakeup { 0 } else { charged },
             counts,
         };
-        let place = self.groups.place(asks, self.now);
-        let mut turn =
-            Turn { vtime: place.saturating_add(account.handicap.get()), place, slice, ..Turn::default() };
+        let stands = self.groups.place(asks, self.now);
+        // A lead is so much time on a CPU, whatever the task and the groups above it weigh.
+        let lead = stands.worth(account.handicap.lead());
+        let vtime = stands.place.saturating_add(Handicap::MOST - lead);
+        let mut turn = Turn { vtime, stands, lead, slice, ..Turn::default() };
         account.manner = Manner::Turn;
         if let Some(budget) = budget {
             let payer = (account.wish.payer, budget);
@@ -368,7 +386,7 @@ impl Gthulhu {
 impl Scheduler for Gthulhu {
     type Task = Account;
 
-    const EVENTS: Events = Events::CGROUPS;
+    const EVENTS: Events = Events::CGROUPS.and(Events::FORK);
 
     fn start(&mut self, cx: &mut Context<'_, Account>) {
         self.nr_cpus = cx.idle().nr_cpus();
@@ -379,7 +397,10 @@ impl Scheduler for Gthulhu {
 
     fn enqueue(&mut self, cx: &mut Context<'_, Account>, task: &Queued) -> Verdict {
         self.begin(|| cx.now());
-        let entry = self.place(cx.task(task), task);
+        let waited_for = Self::of_child(cx, task);
+        let account = cx.task(task);
+        account.waited_for = waited_for;
+        let entry = self.place(account, task);
         match self.waiting.push(task.enqueued_at, entry) {
             Ok(()) => Verdict::Keep,
             Err(entry) => entry.decision.into(),
@@ -401,8 +422,14 @@ impl Scheduler for Gthulhu {
         self.now = Nanos::ZERO;
     }
 
-    fn note(&mut self, _: &mut Context<'_, Account>, note: &Note) {
+    fn note(&mut self, cx: &mut Context<'_, Account>, note: &Note) {
         match *note {
+            // Threads have none to begin with: there may be as many as there are CPUs.
+            Note::Fork { task, tgid, parent, .. } if task.pid == tgid => {
+                if let Some(child) = cx.known(parent).map(|account| account.makes(parent)) {
+                    *cx.task(task) = child;
+                }
+            }
             Note::Cgroup { cgroup_id, parent, weight, .. } => self.groups.tell(cgroup_id, parent, weight),
             Note::CgroupGone { cgroup_id } => self.groups.remove(cgroup_id),
             _ => {}

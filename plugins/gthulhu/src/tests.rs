@@ -25,7 +25,7 @@ fn ran(ns: u64, until: u64, weight: u32) -> Queued {
 
 fn known() -> Account {
     let mut account = Account { known: true, ..Account::default() };
-    (account.member.vruntime, account.weight, account.turn.place) = (START, 100, START);
+    (account.member.vruntime, account.weight, account.turn.stands.place) = (START, 100, START);
     account.turn.slice = Nanos(5 * MS);
     account
 }
@@ -61,7 +61,7 @@ fn a_sleeper_keeps_one_slice_of_credit_and_a_waiter_keeps_its_place() {
     // Served in turn at a second: so is the clock.
     let mut other = known();
     for step in 1..=10 {
-        (other.turn.place, other.handicap) = (START + step * 100 * MS, account::Handicap::default());
+        (other.turn.stands.place, other.handicap) = (START + step * 100 * MS, account::Handicap::default());
         policy.charge(&mut other, &ran(MS, step * 100 * MS, 100));
     }
     assert_eq!(policy.groups.root().now(), START + 1_000 * MS);
@@ -73,15 +73,107 @@ fn a_sleeper_keeps_one_slice_of_credit_and_a_waiter_keeps_its_place() {
     let (mut sleeper, mut waiter) = (behind, behind);
     policy.place(&mut sleeper, &wakeup);
     policy.place(&mut waiter, &task(2, 1));
-    assert_eq!(sleeper.turn.place, START + 995 * MS);
-    assert_eq!(waiter.turn.place, START + 950 * MS);
+    assert_eq!(sleeper.turn.stands.place, START + 995 * MS);
+    assert_eq!(waiter.turn.stands.place, START + 950 * MS);
     // A new one has no credit, and one that was away for long some.
     let (mut new, mut away) = (Account::default(), behind);
     away.member.vruntime = START;
     policy.place(&mut new, &task(3, 1));
     policy.place(&mut away, &task(4, 1));
-    assert!((START + 1_000 * MS..START + 1_005 * MS).contains(&new.turn.place));
-    assert_eq!(away.turn.place, START + 900 * MS);
+    assert!((START + 1_000 * MS..START + 1_005 * MS).contains(&new.turn.stands.place));
+    assert_eq!(away.turn.stands.place, START + 900 * MS);
+}
+
+/// A policy with memory for cgroups, and an event of a task in this one.
+fn with_groups() -> (Gthulhu, impl Fn(u64, u32) -> Queued) {
+    let arena = qumun::pool::Arena::new(4 << 20).unwrap();
+    let mut policy = Gthulhu { now: Nanos(1), ..Gthulhu::default() };
+    policy.groups = Groups::new(&arena.handle(), 2);
+    let event = |cgroup, weight| {
+        let mut task = task(1, 1);
+        (task.cpu_cgroup_id, task.cgroup_weight) = (cgroup, weight);
+        task
+    };
+    (policy, event)
+}
+
+#[test]
+fn a_credit_is_the_same_time_whatever_a_cgroup_weighs() {
+    // After a sleep one slice; after a wait 200 ms on each of two CPUs, and no more than 100 ms of virtual time.
+    let cases = [(100, 5 * MS, 100 * MS), (1_000, MS / 2, 40 * MS), (10_000, MS / 20, 4 * MS)];
+    for (weight, slept, waited) in cases {
+        for (woke, credit) in [(true, slept), (false, waited)] {
+            let (mut policy, event) = with_groups();
+            policy.place(&mut Account::default(), &event(7, weight));
+            // The clock of the root goes on by ten seconds.
+            let mut other = known();
+            for step in 1..=100 {
+                other.turn.stands.place = START + step * 100 * MS;
+                policy.charge(&mut other, &ran(MS, step * 100 * MS, 100));
+            }
+            let mut account = known();
+            let mut event = event(7, weight);
+            (account.cgroup, account.turn.ran) = (7, account.turn.slice);
+            (event.wakeup, policy.now) = (woke, Nanos(10_000 * MS));
+            policy.place(&mut account, &event);
+            let behind = policy.groups.root().now() - account.turn.stands.place;
+            assert!(behind.abs_diff(credit) <= 5 * MS / 10, "{behind} for the weight {weight}, {woke}");
+        }
+    }
+}
+
+#[test]
+fn a_lead_is_the_same_time_whatever_a_cgroup_weighs() {
+    for (weight, lead) in [(1, 100 * MS), (100, 100 * MS), (1_000, 10 * MS), (10_000, MS)] {
+        let (mut policy, event) = with_groups();
+        let mut account = Account::default();
+        policy.place(&mut account, &event(7, weight));
+        let mut woken = event(7, weight);
+        (woken.wakeup, woken.stopped_at, woken.enqueued_at) = (true, Nanos(1), Nanos(1_000 * MS));
+        policy.place(&mut account, &woken);
+        let Turn { vtime, stands, .. } = account.turn;
+        let found = stands.place + account::Handicap::MOST - vtime;
+        assert!(found.abs_diff(lead) < 10, "{found} instead of {lead} for the weight {weight}");
+    }
+}
+
+#[test]
+fn who_moves_to_another_cgroup_takes_along_what_it_had() {
+    let (mut policy, event) = with_groups();
+    // Another one, which is where the clock is; in the other cgroup the clock has gone on for ten seconds.
+    policy.place(&mut Account::default(), &event(1, 100));
+    let mut account = Account::default();
+    for n in 1..=2_000 {
+        let mut run = ran(5 * MS, n * 5 * MS, 100);
+        (run.cpu_cgroup_id, run.cgroup_weight) = (8, 100);
+        policy.place(&mut account, &run);
+    }
+    let ahead = |policy: &Gthulhu, account: &Account| {
+        account.turn.stands.place as i64 - policy.groups.root().now() as i64
+    };
+    let (before, mut new) = (ahead(&policy, &account), Account::default());
+    policy.place(&mut new, &event(9, 100));
+    policy.place(&mut account, &event(9, 100));
+    let after = ahead(&policy, &account);
+    assert!((before - after).abs() <= 10 * MS as i64, "{before} ns ahead before, and {after} after the move");
+}
+
+#[test]
+fn a_lead_is_shared_with_those_that_a_task_makes() {
+    let mut shell = Account::default();
+    let start = |shell: &mut Account| shell.makes(Pid(1)).handicap.lead() / MS;
+    assert_eq!(start(&mut shell), 0, "it never slept");
+    shell.slept(1_000 * MS, None);
+    assert_eq!([(); 4].map(|()| start(&mut shell)), [50, 25, 12, 6]);
+    // It has its own all the time. While it waits for programs that compute, it earns nothing for others; for one that
+    // sleeps itself, what that has earned.
+    assert_eq!(shell.handicap.lead(), 100 * MS);
+    let mut program = shell.makes(Pid(1));
+    shell.slept(1_000 * MS, Some(program.earned()));
+    assert_eq!(start(&mut shell), 1);
+    program.slept(80 * MS, None);
+    shell.slept(1_000 * MS, Some(program.earned()));
+    assert_eq!(start(&mut shell), 40);
 }
 
 #[test]

@@ -4,6 +4,7 @@ mod world;
 
 use gthulhu_plugin_gthulhu::Gthulhu;
 use proptest::prelude::*;
+use qumun::Topology;
 use qumun::sim::{Group, Limit, Sim, Spec, Step, Workload, jain};
 use world::{hog, ms, ran, run, setups, us};
 
@@ -68,6 +69,21 @@ fn cgroups_share_by_weight_whatever_is_in_them() {
                 assert!(jain(each.iter().copied()) >= 0.99, "{light}:{heavy} {each:?}");
             }
         }
+    }
+}
+
+/// As the cgroup of all pods has: more than all else together.
+#[test]
+fn a_heavy_cgroup_has_its_share_of_many_cpus() {
+    for weight in [800, 2_500] {
+        let mut setup = setups()[0].clone();
+        setup.topology = Topology::flat(16);
+        let mut work = Workload::new();
+        let pods = top(&mut work, weight);
+        let inside = work.group("inside", 24, member(pods), hog());
+        let beside = work.group("beside", 24, Spec::default(), hog());
+        let sim = run(setup, &work, Gthulhu::default(), ms(20_000));
+        shares_hold(&[inside, beside].map(|g| ran(&sim.group(g))), &[f64::from(weight), 2_400.0], 0.03);
     }
 }
 

@@ -3,7 +3,7 @@
 mod world;
 
 use gthulhu_plugin_gthulhu::Gthulhu;
-use qumun::sim::{Spec, Step, Workload};
+use qumun::sim::{Limit, Spec, Step, Workload};
 use qumun::{Cpu, CpuSet, Nanos};
 use world::{hog, ms, ran, run, setups, us};
 
@@ -21,6 +21,53 @@ fn a_sleeper_among_hogs_runs_when_it_wakes() {
         let total = ran(&sim.group(hogs)) / 40.0;
         assert!(waits.quantile(0.99) < us(890), "p99 {}", waits.quantile(0.99));
         assert!(total > 0.95, "hogs have {total:.3}");
+    }
+}
+
+/// Its lead is a hundredth of others' in virtual time, and enough.
+#[test]
+fn a_sleeper_in_a_heavy_cgroup_runs_when_it_wakes() {
+    for setup in setups() {
+        let mut work = Workload::new();
+        let heavy = work.cgroup(1, 10_000, Limit::NONE);
+        let inside = Spec { cgroup_id: heavy, ..Spec::default() };
+        work.group("beside", 8, Spec::default(), hog());
+        work.group("inside", 4, inside.clone(), hog());
+        let steps = vec![Step::Every(ms(2)), Step::Run(us(20).into())];
+        let timer = work.group("timer", 1, inside, steps);
+        let sim = run(setup, &work, Gthulhu::default(), ms(20_000));
+        let waits = &sim.group(timer)[0].wake_to_run;
+        assert!(waits.quantile(0.99) < us(890), "p99 {}", waits.quantile(0.99));
+    }
+}
+
+#[test]
+fn what_a_shell_starts_is_ahead_of_those_who_compute() {
+    for setup in setups() {
+        let mut work = Workload::new();
+        work.group("hogs", 8, Spec::default(), hog());
+        let steps = vec![Step::Run(ms(25).into()), Step::Exit];
+        let program = work.group("program", 0, Spec::default(), steps);
+        let steps = vec![Step::Every(ms(200)), Step::Run(ms(1).into()), Step::Fork(program), Step::Join];
+        work.group("shell", 1, Spec::default(), steps);
+        let sim = run(setup, &work, Gthulhu::default(), ms(20_000));
+        let waits = sim.group(program).into_iter().map(|t| t.waited.as_u64()).collect::<Vec<_>>();
+        let mean = Nanos(waits.iter().sum::<u64>() / waits.len() as u64);
+        // In turn, each of its five slices would wait for eight others on two CPUs: 100 ms.
+        assert!(waits.len() > 90 && mean < ms(25), "{} programs waited for {mean}", waits.len());
+    }
+}
+
+#[test]
+fn who_starts_programs_without_end_has_no_more_than_a_share_for_each() {
+    for setup in setups() {
+        let mut work = Workload::new();
+        let hogs = work.group("hogs", 4, Spec::default(), hog());
+        let (_, programs) = work.fork_storm(4, ms(5));
+        let sim = run(setup, &work, Gthulhu::default(), ms(20_000));
+        let [h, p] = [hogs, programs].map(|g| ran(&sim.group(g)) / 40.0);
+        let longest = sim.group(hogs).iter().map(|t| t.longest_wait).max().unwrap_or(Nanos::ZERO);
+        assert!(h > 0.40 && longest < ms(150), "hogs {h:.3}, programs {p:.3}, {longest}");
     }
 }
 

@@ -218,6 +218,19 @@ impl<S: Scheduler> Sim<S> {
         self.arm();
     }
 
+    /// Changes where all tasks of a group may run, as a cpuset does to who is in it. `false` if none of these CPUs exists.
+    pub fn pin_group(&mut self, group: Group, cpus: CpuSet) -> bool {
+        let cpus = cpus & CpuSet::first_n(self.lanes.len() as u32);
+        if cpus.is_empty() {
+            return false;
+        }
+        for task in self.members.get(group.0).cloned().unwrap_or_default() {
+            self.pin(task, cpus);
+        }
+        self.arm();
+        true
+    }
+
     pub(super) fn move_task(&mut self, task: Thread, cgroup: u64) {
         self.account_of(task);
         let ran = matches!(self.host.linux.task(task).place, Place::Running(_));

@@ -728,17 +728,18 @@ impl<S: Scheduler> Sim<S> {
             }
         }
         self.gone.push(actor.figures);
-        self.tape_exit(task);
-        self.host.exit(task);
+        // Whoever waits for it is woken by it, as in the kernel: its last run is not over yet.
         if let Some(parent) = actor.parent
             && let Some(waiting) = self.actor(parent)
         {
             waiting.children = waiting.children.saturating_sub(1);
             if waiting.joining && waiting.children == 0 {
                 waiting.joining = false;
-                self.wake(parent, None);
+                self.wake(parent, Some(task));
             }
         }
+        self.tape_exit(task);
+        self.host.exit(task);
         self.tape_gone();
         self.see_to_kicks();
     }
