@@ -11,12 +11,13 @@
 #   make package the crates as published, built without clang and run in a guest
 #   make cross   the library, libbpf and the core for aarch64, compiled
 #   make bench   how fast: criterion, and dispatch latency through real rings (root); into benches/runs/DATE-native
+#   make profile  where the instructions of a wakeup go, by function, under several schedulers; into benches/runs/
 #   make demo    the scheduler at work, in a guest of two CPUs
 
 CARGO ?= cargo
 XTASK := $(CARGO) xtask
 
-.PHONY: help setup setup-check build lint check docs loom miri test matrix soak package cross bench demo
+.PHONY: help setup setup-check build lint check docs loom miri test matrix soak package cross bench profile demo
 .NOTPARALLEL:
 
 help:
@@ -88,6 +89,9 @@ bench: setup
 	@echo "bench: dispatch ($(words $(BENCHES) dispatch) of $(words $(BENCHES) dispatch))"
 	@$(CARGO) bench --quiet -p qumun-benches --bench dispatch -- --write runs/$$(date +%F)-native
 	@$(CARGO) bench --quiet -p qumun-benches --bench summary -- --write runs/$$(date +%F)-native
+
+profile: setup
+	@$(XTASK) lab profile
 
 demo: setup
 	@$(XTASK) demo

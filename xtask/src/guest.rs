@@ -86,6 +86,15 @@ pub(crate) struct GuestOutcome {
 ///
 /// QEMU dies with the thread that calls this, however that ends.
 pub(crate) fn run(spec: &GuestSpec, command: &[String], sink: &mut dyn FnMut(&str)) -> Result<GuestOutcome> {
+    run_in(spec, command, &mut |line, _| sink(line))
+}
+
+/// The same; with each line the sink gets the socket of QEMU's monitor.
+pub(crate) fn run_in(
+    spec: &GuestSpec,
+    command: &[String],
+    sink: &mut dyn FnMut(&str, &Path),
+) -> Result<GuestOutcome> {
     let cache = Cache::open()?;
     let found = Qemu::find(&cache)?;
     let scratch = cache.scratch()?;
@@ -93,6 +102,8 @@ pub(crate) fn run(spec: &GuestSpec, command: &[String], sink: &mut dyn FnMut(&st
     initramfs::build(&dir.join(INITRD), spec, command)?;
     let token = token()?;
     let start = Instant::now();
+    let monitor = dir.join(MONITOR);
+    let sink = &mut |line: &str| sink(line, &monitor);
     let mut qemu = Running(start_qemu(&found, spec, dir, &token)?);
     let deadline = start + spec.timeout;
 

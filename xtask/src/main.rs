@@ -16,6 +16,7 @@ mod new_scheduler;
 mod outside;
 mod package;
 mod path;
+mod profile;
 mod qemu;
 mod setup;
 mod source;
@@ -99,6 +100,8 @@ enum LabCmd {
     Soak(SoakArgs),
     /// Measure the length of a wakeup's path against EEVDF, and keep the figures under benches/runs/
     Path(PathArgs),
+    /// Count the instructions of a wakeup's path, function by function, and keep them under benches/runs/
+    Profile(ProfileArgs),
 }
 
 /// What `lab run` takes; most of it becomes a [`guest::GuestSpec`].
@@ -189,6 +192,17 @@ struct PathArgs {
     rounds: u32,
 }
 
+/// What `lab profile` takes.
+#[derive(Args)]
+struct ProfileArgs {
+    /// Kernel series or version
+    #[arg(long, default_value = kernel::NEWEST)]
+    kernel: String,
+    /// Plugins, and EEVDF for the kernel's own scheduler; one boot each
+    #[arg(long, num_args = 1.., default_values = ["EEVDF", "simple-fifo", "gthulhu"])]
+    scheduler: Vec<String>,
+}
+
 /// What `package` takes.
 #[derive(Args)]
 struct PackageArgs {
@@ -218,6 +232,7 @@ fn main() -> ExitCode {
         Cmd::Lab(LabCmd::Kernel { list: false, series }) => lab::fetch(&series),
         Cmd::Lab(LabCmd::Run(args)) => lab::run(args),
         Cmd::Lab(LabCmd::Path(args)) => path::path(&args),
+        Cmd::Lab(LabCmd::Profile(args)) => profile::profile(&args),
         Cmd::Lab(LabCmd::Test(args)) => lab_test::test(&args),
         Cmd::Api { bless } => api::api(bless),
         Cmd::Lab(LabCmd::Matrix(args)) => lab_test::matrix(&args),

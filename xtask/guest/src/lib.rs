@@ -10,6 +10,7 @@ pub mod load;
 pub mod noise;
 pub mod path;
 pub mod process;
+pub mod profile;
 pub mod sched;
 pub mod stats;
 pub mod suites;

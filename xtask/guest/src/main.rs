@@ -4,7 +4,7 @@ use clap::{Parser, Subcommand};
 use lab_guest::check::Checks;
 use lab_guest::load::{self, Runners, Wake};
 use lab_guest::sched::Scx;
-use lab_guest::{Result, demo, path, suites};
+use lab_guest::{Result, demo, path, profile, suites};
 use serde_json::{Value, json};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -138,6 +138,12 @@ enum Cmd {
         #[arg(long, default_value_t = 3)]
         rounds: u32,
     },
+    /// A steady load under one scheduler, and what lies at which address: the inside of `lab profile`
+    Profile {
+        /// A plugin, or EEVDF for the kernel's own
+        #[arg(long)]
+        scheduler: String,
+    },
     /// What the scheduler does, for people
     Demo,
 }
@@ -154,6 +160,7 @@ fn main() -> ExitCode {
             return if checks.all_held() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
         }
         Cmd::Path { round_trips, rounds } => path::path(round_trips, rounds).map(|()| true),
+        Cmd::Profile { scheduler } => profile::profile(&scheduler).map(|()| true),
         Cmd::Demo => demo::demo(),
         load => run_load(load).map(|figures| {
             println!("{figures}");
@@ -192,6 +199,6 @@ fn run_load(load: Cmd) -> Result<Value> {
             let scx = Scx::read()?;
             Ok(json!({"state": scx.state, "ops": scx.ops, "enable_seq": scx.enable_seq}))
         }
-        Cmd::Check { .. } | Cmd::Path { .. } | Cmd::Demo => Err("not a load".into()),
+        Cmd::Check { .. } | Cmd::Path { .. } | Cmd::Profile { .. } | Cmd::Demo => Err("not a load".into()),
     }
 }
