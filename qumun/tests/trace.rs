@@ -80,6 +80,11 @@ fn record() -> impl Strategy<Value = Record> {
         (0u32..2, any::<u64>())
             .prop_map(|(counter, value)| Record::Counter { counter: CounterRef(counter), value }),
         (0u64..1 << 40).prop_map(|count| Record::Dropped { count }),
+        (0u32..2, any::<bool>(), 1u32..=10_000).prop_map(|(group, below, weight)| Record::Cgroup {
+            group: GroupRef(group),
+            parent: below.then_some(GroupRef(1 - group)),
+            weight,
+        }),
     ]
 }
 
@@ -207,6 +212,9 @@ fn records_that_cannot_be_are_not_written() {
         Record::Weight { task: TaskRef(0), weight: 0 },
         Record::Counter { counter: CounterRef(2), value: 0 },
         Record::Move { task: TaskRef(0), group: GroupRef(2) },
+        Record::Cgroup { group: GroupRef(2), parent: None, weight: 100 },
+        Record::Cgroup { group: GroupRef(0), parent: Some(GroupRef(0)), weight: 100 },
+        Record::Cgroup { group: GroupRef(0), parent: None, weight: 0 },
     ];
     for record in bad {
         let mut writer = Writer::new(Vec::new(), &header()).unwrap();
@@ -325,7 +333,7 @@ mod simulated {
 
     use super::*;
     use qumun::sim::{Fault, Scenario, Setup, Sim, Spec, Step, Workload};
-    use qumun::{Context, Queued, Scheduler, Verdict};
+    use qumun::{Context, Events, Queued, Scheduler, Verdict};
 
     pub(crate) struct Fifo;
 
@@ -623,6 +631,57 @@ mod simulated {
             let error = refused(&records);
             assert!(error.contains(words), "{words}: {error}");
         }
+    }
+
+    /// Who ran least for the weight of its cgroup.
+    #[derive(Default)]
+    struct ByGroup;
+
+    impl Scheduler for ByGroup {
+        type Task = (u64, Nanos);
+        const EVENTS: Events = Events::CGROUPS;
+
+        fn enqueue(&mut self, cx: &mut Context<'_, Self::Task>, task: &Queued) -> Verdict {
+            let (vtime, charged) = cx.task(task);
+            if task.stopped_at > *charged {
+                *vtime +=
+                    (task.stopped_at - task.started_at).as_u64() * 100 / u64::from(task.cgroup_weight.max(1));
+                *charged = task.stopped_at;
+            }
+            task.anywhere().vtime(*vtime).into()
+        }
+    }
+
+    #[test]
+    fn recorded_cgroups_have_their_weights_in_the_replay() {
+        let mut header = Header::new(Origin::Kernel("7.3".into()), "any", Topology::flat(1));
+        header.start = Nanos(1_000_000);
+        let mut writer = Writer::new(Vec::new(), &header).unwrap();
+        let [light, heavy] = ["light", "heavy"].map(|name| writer.group(40, name).unwrap());
+        for (group, weight) in [(heavy, 300), (light, 100)] {
+            writer.record(header.start, &Record::Cgroup { group, parent: None, weight }).unwrap();
+        }
+        let tasks = [(100, light), (101, heavy)]
+            .map(|(pid, group)| writer.task(header.start, &TaskInfo::new(pid, "hog", group)).unwrap());
+        let mut at = header.start;
+        for task in tasks {
+            writer.record(at, &Record::Wake { task, by: Waker::Interrupt, cpu: Cpu(0) }).unwrap();
+        }
+        let mut on = None;
+        for turn in 0..1_000 {
+            let to = Some(tasks[turn % 2]);
+            writer.record(at, &Record::Switch { cpu: Cpu(0), from: on, why: Why::Preempted, to }).unwrap();
+            (on, at) = (to, at + Nanos::from_millis(5));
+        }
+        let bytes = writer.finish().unwrap().0;
+        let replay = replay(&bytes).unwrap();
+        let (sim, _) = replay.run(replay.setup(), "by group", ByGroup::default, std::io::sink()).unwrap();
+        sim.check().unwrap();
+        let ran = |group: usize| -> f64 {
+            sim.tasks().iter().filter(|t| t.group == group).map(|t| t.ran.as_u64() as f64).sum()
+        };
+        let ratio = ran(1) / ran(0);
+        assert!((2.9..3.1).contains(&ratio), "{ratio}");
     }
 
     #[test]

@@ -337,10 +337,25 @@ impl<W: Write> Scribe<W> {
             // One that came since.
             name_cgroups(&mut self.names);
         }
-        let name = self.names.entry(cgroup).or_insert_with(|| format!("cgroup {cgroup}"));
-        let group = self.writer.group(cgroup, name)?;
+        let name = self.names.entry(cgroup).or_insert_with(|| format!("cgroup {cgroup}")).clone();
+        let group = self.writer.group(cgroup, &name)?;
         self.groups.insert(cgroup, group);
+        if let Some(weight) = cpu_weight(&name) {
+            let parent = self.above(&name).map(|parent| self.group(parent)).transpose()?;
+            self.writer.record(self.last, &Record::Cgroup { group, parent, weight })?;
+        }
         Ok(group)
+    }
+
+    /// The nearest cgroup above this one that has a cpu controller; `None`: the root.
+    fn above(&self, name: &str) -> Option<u64> {
+        let mut name = name;
+        loop {
+            name = name.rsplit_once('/').map(|(above, _)| above).filter(|above| !above.is_empty())?;
+            if cpu_weight(name).is_some() {
+                return self.names.iter().find(|(_, known)| *known == name).map(|(id, _)| *id);
+            }
+        }
     }
 
     fn lost(&mut self, lost: u64) -> Result<(), TraceError> {
@@ -368,10 +383,21 @@ fn weight(seen: &TaskSeen) -> u32 {
     ((weight * 100 + 512) / 1024).clamp(1, 10_000)
 }
 
+/// `cpu.weight` of a cgroup; `None` if it has no cpu controller, as the root.
+fn cpu_weight(name: &str) -> Option<u32> {
+    let file = cgroups()?.join(name.trim_start_matches('/')).join("cpu.weight");
+    let weight: u32 = std::fs::read_to_string(file).ok()?.trim().parse().ok()?;
+    Some(weight.clamp(1, 10_000))
+}
+
+/// Where cgroups of version 2 are mounted.
+fn cgroups() -> Option<&'static Path> {
+    CGROUPS.into_iter().map(Path::new).find(|root| root.join("cgroup.controllers").exists())
+}
+
 /// The inode of a cgroup's folder is its number.
 fn name_cgroups(names: &mut HashMap<u64, String>) {
-    let root = CGROUPS.into_iter().map(Path::new).find(|root| root.join("cgroup.controllers").exists());
-    if let Some(root) = root {
+    if let Some(root) = cgroups() {
         name_below(root, root, names, 0);
     }
 }

@@ -1,8 +1,10 @@
 //! A trace as work: what each task did, without when it was allowed to.
 
+use std::collections::BTreeMap;
 use std::io::{Read, Write};
 
 use super::engine::{Fault, Group, Label, Members, Setup, Sim, Span, Step, Workload};
+use super::linux::Limit;
 use super::values::Spec;
 use crate::trace::{
     GroupRef, Header, Origin, Reader, Record, Summary, TaskInfo, TaskRef, TraceError, TraceErrorKind, Waker,
@@ -76,6 +78,7 @@ impl Replay {
         let mut scribe = Scribe {
             start: header.start,
             groups: Vec::new(),
+            cgroups: BTreeMap::new(),
             tasks: Vec::new(),
             on: vec![None; nr_cpus],
             faults: Vec::new(),
@@ -137,6 +140,10 @@ impl Replay {
         }
     }
 }
+
+/// Processes of the trace are numbered from here: the simulation's own have other numbers, its agent's among them, whose
+/// threads the core treats as its own. No pid of Linux is above 2^22.
+const PROCESSES: i32 = 1 << 24;
 
 /// What is known of a task, as of the last record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -213,6 +220,8 @@ impl Draft {
 struct Scribe {
     start: Nanos,
     groups: Vec<(u64, String)>,
+    /// Those with a cpu controller: what they are in, and their weight.
+    cgroups: BTreeMap<GroupRef, (Option<GroupRef>, u32)>,
     tasks: Vec<Draft>,
     /// `None`: not known yet.
     on: Vec<Option<Option<TaskRef>>>,
@@ -236,6 +245,9 @@ impl Scribe {
         let since = at - self.start;
         match record {
             Record::Group { id, name } => self.groups.push((id, name)),
+            Record::Cgroup { group, parent, weight } => {
+                self.cgroups.entry(group).or_insert((parent, weight)).1 = weight;
+            }
             Record::Task(info) => self.tasks.push(Draft {
                 info: *info,
                 state: State::Unknown,
@@ -468,10 +480,32 @@ impl Scribe {
         draft.state = State::On(cpu, at + Nanos(switch));
     }
 
+    /// The tree of cgroups, parents first, and the number of each in the simulation.
+    fn make_cgroups(&self, work: &mut Workload) -> BTreeMap<GroupRef, u64> {
+        let mut made = BTreeMap::new();
+        // Each round makes those whose parents are there; a circle is left out.
+        loop {
+            let before = made.len();
+            for (group, (parent, weight)) in &self.cgroups {
+                let parent = match parent {
+                    Some(parent) => made.get(parent).copied(),
+                    None => Some(1),
+                };
+                if let (false, Some(parent)) = (made.contains_key(group), parent) {
+                    made.insert(*group, work.cgroup(parent, *weight, Limit::NONE));
+                }
+            }
+            if made.len() == before {
+                return made;
+            }
+        }
+    }
+
     fn end(mut self, header: Header, end: Nanos, dropped: u64) -> Replay {
         let (mut work, mut labels) = (Workload::new(), Vec::new());
         let (mut realtime, mut tasks) = (0, 0);
         let groups = std::mem::take(&mut self.groups);
+        let made = self.make_cgroups(&mut work);
         for mut draft in self.tasks {
             draft.account(end);
             let wants_more = matches!(draft.state, State::On(..) | State::Waits);
@@ -490,12 +524,16 @@ impl Scribe {
             let there = begins.is_some() || draft.forked;
             realtime += usize::from(rt && there);
             tasks += usize::from(there);
+            let of_trace = group;
             let (cgroup_id, group) = groups.get(group.0 as usize).cloned().unwrap_or_default();
+            // What has no controller of its own is not known here to be below any: it counts as the root's.
+            let cgroup_id =
+                if made.is_empty() { cgroup_id } else { made.get(&of_trace).copied().unwrap_or(1) };
             let spec = Spec {
                 weight: if rt { 10_000 } else { weight },
                 cpus: cpus.map_or(CpuSet::ALL, |cpus| *cpus),
                 kthread,
-                tgid: Some(Pid(tgid)),
+                tgid: Some(Pid(tgid.saturating_add(PROCESSES))),
                 cgroup_id,
                 ..Spec::default()
             };

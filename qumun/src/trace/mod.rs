@@ -128,6 +128,15 @@ pub enum Record {
         /// Its name or path.
         name: String,
     },
+    /// A group is a cgroup with a cpu controller, and has this weight among those of its parent.
+    Cgroup {
+        /// This one.
+        group: GroupRef,
+        /// The nearest one above it that has such a controller; `None`: the root.
+        parent: Option<GroupRef>,
+        /// `cpu.weight`, 1..=10000.
+        weight: u32,
+    },
     /// From here on this task is known. It need not be new.
     Task(Box<TaskInfo>),
     /// From here on there is this counter.
@@ -332,6 +341,15 @@ impl Known {
         };
         match record {
             Record::Group { .. } => self.groups = self.groups.saturating_add(1),
+            Record::Cgroup { group: of, parent, weight: new } => {
+                group(*of)?;
+                parent.map_or(Ok(()), group)?;
+                weight(*new)?;
+                // So that no cgroup is above itself.
+                if parent.is_some_and(|parent| parent == *of) {
+                    return Err(format!("cgroup {} is in itself", of.0));
+                }
+            }
             Record::CounterName(_) => self.counters = self.counters.saturating_add(1),
             Record::Task(info) => {
                 group(info.group)?;

@@ -221,6 +221,11 @@ fn decode(cursor: &mut Cursor<'_>) -> Got<(u64, Record)> {
     let cpu = |cursor: &mut Cursor<'_>| cursor.number32().map(Cpu);
     let record = match first & 15 {
         kind::GROUP => Record::Group { id: cursor.number()?, name: cursor.name()? },
+        kind::CGROUP => Record::Cgroup {
+            group: GroupRef(cursor.number32()?),
+            parent: option(cursor)?.map(|TaskRef(n)| GroupRef(n)),
+            weight: cursor.number32()?,
+        },
         kind::TASK => {
             let signed = |n: u32| i32::try_from(n).map_err(|_| "a pid that cannot be");
             Record::Task(Box::new(TaskInfo {

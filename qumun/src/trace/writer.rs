@@ -154,11 +154,13 @@ pub(super) mod kind {
     pub(crate) const COUNTER_NAME: u8 = 12;
     pub(crate) const COUNTER: u8 = 13;
     pub(crate) const DROPPED: u8 = 14;
+    pub(crate) const CGROUP: u8 = 15;
 }
 
 fn encode(out: &mut Vec<u8>, passed: Nanos, record: &Record) {
     let first = match record {
         Record::Group { .. } => kind::GROUP,
+        Record::Cgroup { .. } => kind::CGROUP,
         Record::Task(info) => {
             kind::TASK
                 | u8::from(info.kthread) << 4
@@ -200,6 +202,11 @@ fn encode(out: &mut Vec<u8>, passed: Nanos, record: &Record) {
         Record::Group { id, name } => {
             put(out, *id);
             put_name(out, name);
+        }
+        Record::Cgroup { group, parent, weight } => {
+            number(group.0);
+            number(parent.map_or(0, |parent| parent.0 + 1));
+            number(*weight);
         }
         Record::Task(info) => {
             number(info.pid as u32);
