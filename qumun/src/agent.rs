@@ -11,6 +11,10 @@ use crate::{
     Result, Scheduler, Selector, Stats, StopHandle, TaskId, Topology, Verdict, alloc,
 };
 
+/// A batch of so many events takes long enough for its view of idle CPUs to be old: microseconds. Each look costs
+/// as much as half a decision.
+const STALE: usize = 16;
+
 /// A policy at work on a backend.
 #[derive(Debug)]
 pub struct Agent<B, S: Scheduler> {
@@ -154,8 +158,9 @@ impl<B: Backend, S: Scheduler> Agent<B, S> {
         }
         self.look();
         self.retry_sends();
-        self.drain();
-        self.look();
+        if self.drain() >= STALE {
+            self.look();
+        }
         let (policy, mut cx) = self.split();
         policy.dispatch(&mut cx);
 
@@ -259,19 +264,21 @@ impl<B: Backend, S: Scheduler> Agent<B, S> {
         self.placement.look(&self.backend);
     }
 
-    fn drain(&mut self) {
-        for _ in 0..self.batch {
+    /// Returns how many events there were.
+    fn drain(&mut self) -> usize {
+        for taken in 0..self.batch {
             // A verdict must find room. What is not taken stays in the ring; nothing is lost.
             if self.retry.is_full() {
-                break;
+                return taken;
             }
             match self.backend.receive() {
-                None => break,
+                None => return taken,
                 Some(Event::Exit(id)) => self.exit(id),
                 Some(Event::Note(note)) => self.note(&note),
                 Some(Event::Queued(task)) => self.enqueue(task),
             }
         }
+        self.batch
     }
 
     fn enqueue(&mut self, mut task: Queued) {

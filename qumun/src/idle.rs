@@ -61,8 +61,11 @@ impl IdleView {
     /// Replaces 64 bits at once: those of CPUs `64 * index` and up. For backends that read the
     /// kernel's bitmap. Bits of CPUs that do not exist are dropped.
     pub fn set_word(&mut self, index: usize, bits: u64) {
-        let here = CpuSet::first_n(self.nr_cpus).words().get(index).copied();
-        self.cpus.set_word(index, bits & here.unwrap_or(0));
+        let here = match (self.nr_cpus as usize).saturating_sub(index.saturating_mul(64)) {
+            left @ 0..64 => (1 << left) - 1,
+            _ => u64::MAX,
+        };
+        self.cpus.set_word(index, bits & here);
     }
 }
 

@@ -91,8 +91,8 @@ impl<T: Default> Context<'_, T> {
         self.out.backend.now()
     }
 
-    /// The CPUs that were idle when this batch began (in [`dispatch`](Scheduler::dispatch): when it
-    /// was drained).
+    /// The CPUs that were idle when this batch began; in [`dispatch`](Scheduler::dispatch) of a batch of 16 events or
+    /// more: when it was drained.
     pub fn idle(&self) -> &IdleView {
         self.out.backend.idle()
     }
