@@ -173,6 +173,7 @@ static __always_inline void enqueue_pinned(struct task_struct *p, struct task_ct
 		if (READ_ONCE(core.agent_cpu) != cpu) {
 			/* The kernel ends the slice there by itself: no interrupt is sent if that is this CPU. */
 			count()->preempts++;
+			WRITE_ONCE(cc->given, 1);
 			WRITE_ONCE(cc->next_side, SIDE_CORE);
 			WRITE_ONCE(cc->next_n, SHARER);
 			dsq_insert(p, SCX_DSQ_LOCAL, own_slice(t), flags | SCX_ENQ_PREEMPT);
@@ -240,11 +241,8 @@ OPS2(void, enqueue, struct task_struct *, p, u64, flags)
 		enqueue_core(p, t, cpu, flags, now);
 		return;
 	}
-	/*
-	 * One that just ran here lost its CPU to another, and the agent comes when that one has had its turn, or at the
-	 * next clock interrupt: to cut a slice that has just begun would only make both late.
-	 */
-	call_agent(cpu, now, (flags & SCX_ENQ_WAKEUP) || !t->stopped_at);
+	/* If the CPU was just given to a task that is bound to it, the agent comes after that one: its turn is short. */
+	call_agent(cpu, now, !READ_ONCE(cpu_ctx(cpu)->given));
 }
 
 /* --- a CPU wants work ------------------------------------------------------------------------- */
@@ -312,6 +310,7 @@ OPS1(void, running, struct task_struct *, p)
 
 	start_side(cpu_ctx(this_cpu()), now);
 	cpu_ctx(this_cpu())->deferred = 0;
+	cpu_ctx(this_cpu())->given = 0;
 	count()->running = 1;
 	if (p->pid == view.agent_pid) {
 		core.agent_cpu = scx_bpf_task_cpu(p);

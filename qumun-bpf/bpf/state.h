@@ -172,6 +172,7 @@ struct cpu_ctx {
 	u32 taken; /* by a realtime or deadline task */
 	u32 turn; /* which of the agent's queues goes first */
 	u32 urgent; /* the first of DSQ_PINNED comes next */
+	u32 given; /* a task that is bound to it was put before all others, and has not begun yet */
 	u64 cut_at; /* when all slices that were cut for it are paid for */
 	u32 deferred; /* the task that runs here goes on because the agent was at work elsewhere */
 	u32 kept; /* decisions in this CPU's batch that came before their task */

@@ -92,7 +92,7 @@ EXPORT void native_cpu(u32 cpu, u64 *out)
 	*out++ = cc->online;
 	*out++ = cc->turn;
 	*out++ = cc->deferred;
-	*out++ = cc->urgent;
+	*out++ = cc->urgent | cc->given << 1;
 	*out++ = cc->cut_at;
 	*out++ = cc->rescued_at;
 	*out++ = cc->overran_at;

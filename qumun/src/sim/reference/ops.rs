@@ -83,7 +83,7 @@ impl Reference {
             if self.agent_cpu != Some(cpu) {
                 self.counters.preempts += 1;
                 let state = self.cpu_mut(cpu);
-                (state.next_side, state.next_n) = (CORE, SHARER);
+                (state.next_side, state.next_n, state.given) = (CORE, SHARER, true);
                 return linux.insert_first(task, slice);
             }
             self.cpu_mut(cpu).urgent = true;
@@ -262,7 +262,7 @@ impl Core for Reference {
             }
             return self.enqueue_core(linux, task, cpu, now);
         }
-        let cuts = flags & ENQ_WAKEUP != 0 || self.ctx(task).stopped_at == 0;
+        let cuts = !self.cpu(cpu).given;
         self.call_agent(linux, cpu, now, cuts);
     }
 
@@ -336,7 +336,8 @@ impl Core for Reference {
     fn running(&mut self, linux: &mut Linux, task: Thread) {
         let now = linux.now();
         start_side(self.cpu_mut(linux.this_cpu()), now);
-        self.cpu_mut(linux.this_cpu()).deferred = false;
+        let here = self.cpu_mut(linux.this_cpu());
+        (here.deferred, here.given) = (false, false);
         if self.is_agent(linux, task) {
             self.agent_cpu = Some(linux.task(task).cpu);
             self.agent_last_cpu = self.agent_cpu;

@@ -158,6 +158,7 @@ pub(super) struct CpuCtx {
     pub(super) turn: u32,
     pub(super) deferred: bool,
     pub(super) urgent: bool,
+    pub(super) given: bool,
     pub(super) cut_at: u64,
     pub(super) rescued_at: u64,
     pub(super) overran_at: u64,
@@ -460,7 +461,12 @@ impl Reference {
         let mut words = [c.served_at, c.clock].concat();
         words.extend([c.charged_at, c.side as u64, c.side_n, c.next_side as u64, c.next_n, c.sample]);
         words.extend([c.pinned, c.placed, c.online].map(u64::from));
-        words.extend([u64::from(c.turn), u64::from(c.deferred), u64::from(c.urgent), c.cut_at]);
+        words.extend([
+            u64::from(c.turn),
+            u64::from(c.deferred),
+            u64::from(c.urgent) | u64::from(c.given) << 1,
+            c.cut_at,
+        ]);
         words.extend([c.rescued_at, c.overran_at, c.kept.len() as u64]);
         words
     }
