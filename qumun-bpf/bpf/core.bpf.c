@@ -118,7 +118,7 @@ OPS3(s32, pick_cpu, struct task_struct *, p, s32, prev_cpu, u64, wake_flags)
 	return cpu;
 }
 
-static __always_inline void enqueue_core(struct task_struct *p, struct task_ctx *t, s32 cpu, u64 flags, u64 now)
+static __always_inline void enqueue_core(struct task_struct *p, struct task_ctx *t, s32 cpu, u64 flags, bool warm, u64 now)
 {
 	s32 near;
 
@@ -131,7 +131,7 @@ static __always_inline void enqueue_core(struct task_struct *p, struct task_ctx 
 		return;
 	}
 	if (any_idle()) {
-		near = claim_idle(p, cpu);
+		near = near_cpu(p, cpu, warm, now);
 		if (near >= 0 && cpu_usable(near)) {
 			dsq_insert(p, SCX_DSQ_LOCAL_ON | near, own_slice(t), flags);
 			return;
@@ -191,6 +191,7 @@ OPS2(void, enqueue, struct task_struct *, p, u64, flags)
 {
 	s32 cpu = scx_bpf_task_cpu(p);
 	struct task_ctx *t;
+	bool warm;
 	u64 now;
 
 	if (p->pid == view.agent_pid) {
@@ -228,17 +229,18 @@ OPS2(void, enqueue, struct task_struct *, p, u64, flags)
 	}
 	if (t->reclaim || p->tgid == view.agent_tgid || (OPTION(EARLY_KTHREADS) && (p->flags & PF_KTHREAD))) {
 		count()->kernel_direct++;
-		enqueue_core(p, t, cpu, flags, now);
+		enqueue_core(p, t, cpu, flags, false, now);
 		return;
 	}
+	warm = (flags & SCX_ENQ_WAKEUP) && t->stopped_at;
 	if (latch_check(now)) {
 		count()->core_enqueued++;
-		enqueue_core(p, t, cpu, flags, now);
+		enqueue_core(p, t, cpu, flags, warm, now);
 		return;
 	}
 	if (!offer(p, t, cpu, flags, now)) {
 		count()->congested++;
-		enqueue_core(p, t, cpu, flags, now);
+		enqueue_core(p, t, cpu, flags, warm, now);
 		return;
 	}
 	/* If the CPU was just given to a task that is bound to it, the agent comes after that one: its turn is short. */
@@ -424,9 +426,11 @@ OPS2(void, update_idle, s32, cpu, bool, idle)
 	u32 c = (u32)cpu & (QM_MAX_CPUS - 1);
 
 	if (!idle) {
+		cpus[c].busy_since = now_ns();
 		__sync_fetch_and_and(&view.idle[c / 64], ~(1ULL << (c & 63)));
 		return;
 	}
+	cpus[c].awaited = 0;
 	/* A CPU on its way offline ends up idle too. It takes no work, and must not kick: see may_kick. */
 	if (!cpus[c].online)
 		return;

@@ -179,6 +179,8 @@ struct cpu_ctx {
 	u32 batch; /* how many decisions are in it */
 	u64 rescued_at; /* when its own queue was searched for long waiters */
 	u64 overran_at; /* when a run was last cut short for its length */
+	u64 busy_since; /* when it was idle last */
+	u32 awaited; /* a task was sent here since, to wait for the CPU */
 };
 struct cpu_ctx cpus[QM_MAX_CPUS] SEC(".bss.qm_cpus");
 

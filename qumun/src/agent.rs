@@ -288,6 +288,7 @@ impl<B: Backend, S: Scheduler> Agent<B, S> {
         task.seen_at = if task.sampled { self.backend.now() } else { Nanos::ZERO };
         self.tasks.saw(&task, &mut self.stats);
         self.placement.left(task.id.pid);
+        self.placement.saw(task.enqueued_at);
         let (policy, mut cx) = self.split();
         match policy.enqueue(&mut cx, &task) {
             Verdict::Keep => self.tasks.keeps(task.id.pid),

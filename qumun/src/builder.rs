@@ -108,6 +108,13 @@ impl Builder {
         self
     }
 
+    /// The same if nothing was said yet.
+    #[cfg(feature = "sim")]
+    pub(crate) fn topology_unless_told(mut self, topology: &Topology) -> Self {
+        self.topology.get_or_insert_with(|| topology.clone());
+        self
+    }
+
     /// The slice of a task for which the policy sets none; 5 ms unless told.
     pub fn default_slice(mut self, slice: Nanos) -> Self {
         self.slice = slice;

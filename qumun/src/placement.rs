@@ -1,6 +1,12 @@
 //! Where the tasks of a batch go: idle CPUs, each given away once, and the CPUs that run boosted work.
 
-use crate::{Affinity, Backend, Cpu, CpuSet, MAX_CPUS, Pick, Pid, Request, Selector};
+use crate::{Affinity, Backend, Cpu, CpuSet, MAX_CPUS, Nanos, Pick, PickKind, Pid, Request, Selector};
+
+/// So long a task is let wait for a CPU under its cache, as far as that can be foreseen. To fill a level 2 cache again
+/// takes about as long.
+const PATIENCE: Nanos = Nanos::from_millis(1);
+/// Whoever has a CPU for longer than this runs longer than was foreseen.
+const SOON: Nanos = Nanos::from_millis(5);
 
 /// What an agent knows about CPUs during a turn.
 #[derive(Debug)]
@@ -13,6 +19,12 @@ pub(crate) struct Placement {
     boosted: Vec<Pid>,
     /// How many CPUs are marked: mostly none, and then no set has to be looked at.
     marks: u32,
+    /// Given away while they were idle to somebody who runs briefly, and nobody was told to wait there since.
+    soon: CpuSet,
+    /// When each was given away, and when it should be free again.
+    given: Vec<(Nanos, Nanos)>,
+    /// When the last event was sent: the time, without a look at the clock.
+    now: Nanos,
 }
 
 impl Placement {
@@ -23,7 +35,16 @@ impl Placement {
             online: CpuSet::ALL,
             boosted: vec![Pid(0); MAX_CPUS as usize],
             marks: 0,
+            soon: CpuSet::EMPTY,
+            given: vec![(Nanos::ZERO, Nanos::ZERO); MAX_CPUS as usize],
+            now: Nanos::ZERO,
         }
+    }
+
+    /// An event that was sent at this time.
+    #[inline]
+    pub(crate) fn saw(&mut self, at: Nanos) {
+        self.now = self.now.max(at);
     }
 
     pub(crate) fn selector(&self) -> &Selector {
@@ -64,7 +85,40 @@ impl Placement {
     /// An idle CPU for a task, by the chart of [`crate::select`]; it is given away.
     pub(crate) fn pick(&mut self, prev: Cpu, allowed: &Affinity) -> Pick {
         let allowed = CpuSet::from(*allowed);
-        self.selector.claim(&Request::new(prev, &allowed), &mut self.free)
+        let pick = self.selector.claim(&Request::new(prev, &allowed), &mut self.free);
+        if let Some(cpu) = pick.cpu() {
+            self.soon.remove(cpu);
+        }
+        pick
+    }
+
+    /// The same for a task that comes back and ran so long the last time: rather than to a CPU far away, or to whichever
+    /// is free first, it is sent to wait for one under its cache that comes free soon.
+    pub(crate) fn pick_warm(&mut self, prev: Cpu, allowed: &Affinity, ran: Nanos) -> Pick {
+        let allowed = CpuSet::from(*allowed);
+        let pick = self.selector.pick(&Request::new(prev, &allowed), &self.free);
+        if let Pick::Busy | Pick::Cpu { kind: PickKind::CoreAny | PickKind::Any, .. } = pick
+            && let Some(cpu) = self.soon(prev, &allowed)
+        {
+            self.soon.remove(cpu);
+            return Pick::Cpu { cpu, kind: PickKind::Soon };
+        }
+        if let Some(cpu) = pick.cpu() {
+            self.free.remove(cpu);
+            self.soon.insert(cpu);
+            self.given[cpu.0 as usize] = (self.now, self.now + ran);
+        }
+        pick
+    }
+
+    /// The CPU under the cache of `prev` that should be free first, if that is soon.
+    fn soon(&self, prev: Cpu, allowed: &CpuSet) -> Option<Cpu> {
+        let near = self.selector.near(prev, allowed)?;
+        let ends = |cpu: &Cpu| {
+            let (given, ends) = self.given[cpu.0 as usize];
+            (given + SOON > self.now && ends < self.now + PATIENCE).then_some((ends, *cpu))
+        };
+        (self.soon & near).iter().filter_map(|cpu| ends(&cpu)).min().map(|(_, cpu)| cpu)
     }
 
     /// The same for boosted work: the CPU is marked until its task is queued again, ends, or the CPU is idle.

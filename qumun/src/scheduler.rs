@@ -109,7 +109,16 @@ impl<T: Default> Context<'_, T> {
         self.placement.pick(prev, allowed)
     }
 
-    /// The same for boosted work. Its CPU is marked, and ordinary tasks are not sent there while another CPU is free,
+    /// The same for a task that has run before, `ran` the last time, and wakes up. Where no CPU under its cache is idle,
+    /// but one was given by this call to another such task that should be done with it within 1 ms, one is sent to
+    /// wait for that CPU rather than to leave its cache ([`PickKind::Soon`](crate::PickKind::Soon)). Tasks that are
+    /// new, or whose slice has ended, had better be spread over the machine: that is what [`pick`](Self::pick) does. The
+    /// same with another reach than [`Reach::Cache`](crate::Reach::Cache).
+    pub fn pick_warm(&mut self, prev: Cpu, allowed: &Affinity, ran: Nanos) -> Pick {
+        self.placement.pick_warm(prev, allowed, ran)
+    }
+
+    /// The same as [`pick`](Self::pick) for boosted work. Its CPU is marked, and ordinary tasks are not sent there while another CPU is free,
     /// until the boosted task is queued again, ends, or the CPU is idle.
     pub fn pick_boosted(&mut self, pid: Pid, prev: Cpu, allowed: &Affinity) -> Pick {
         self.placement.pick_boosted(pid, prev, allowed)

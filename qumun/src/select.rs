@@ -126,11 +126,14 @@ pub enum PickKind {
     L3,
     /// Farther away.
     Any,
+    /// Under the same level 3 cache, not idle, but a moment ago. Of [`Context::pick_warm`](crate::Context::pick_warm)
+    /// only.
+    Soon,
 }
 
 impl PickKind {
     /// All of them, in the order of the flow chart: `kind as usize` is the index here.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Only,
         Self::PrevCore,
         Self::CoreL2,
@@ -140,6 +143,7 @@ impl PickKind {
         Self::L2,
         Self::L3,
         Self::Any,
+        Self::Soon,
     ];
 
     /// A name for labels and logs, as `prev-core`.
@@ -154,6 +158,7 @@ impl PickKind {
             Self::L2 => "l2",
             Self::L3 => "l3",
             Self::Any => "any",
+            Self::Soon => "soon",
         }
     }
 }
@@ -249,6 +254,14 @@ impl Selector {
             }
         }
         self.search_near_first(prev, &reach, idle)
+    }
+
+    /// Where a task may run under the last cache of its previous CPU, idle or not. `None` if this makes no difference:
+    /// with another [`Reach`], or where the previous CPU is gone.
+    pub(crate) fn near(&self, prev: Cpu, allowed: &CpuSet) -> Option<CpuSet> {
+        let open = *allowed & *self.topology.online();
+        (self.reach == Reach::Cache && open.contains(prev))
+            .then(|| open & *self.topology.domain(prev, Level::L3))
     }
 
     fn search_near_first(&self, prev: Cpu, reach: &CpuSet, idle: &CpuSet) -> Pick {

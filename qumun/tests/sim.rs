@@ -1,6 +1,8 @@
 //! Simulated time: who gets what, what goes wrong, and whether it is the same each time.
 
-use qumun::sim::{Costs, Mode, RawDecision, Scenario, Setup, Shape, Sim, Span, Spec, Step, Workload, jain};
+use qumun::sim::{
+    Costs, Mode, RawDecision, Scenario, Setup, Shape, Sim, Span, Spec, Step, TaskFigures, Workload, jain,
+};
 use qumun::{Context, Cpu, CpuSet, Nanos, Queued, Scheduler, Topology, Verdict};
 
 /// First come, first served.
@@ -163,6 +165,54 @@ fn without_an_agent_tasks_stay_under_their_cache() {
     let after: [u64; 6] = std::array::from_fn(|i| moves(&sim)[i] - before[i]);
     let (near, far) = (after[1..4].iter().sum::<u64>(), after[4] + after[5]);
     assert!(near > 10 && far * 10 < near, "{near} near and {far} far: {after:?}");
+}
+
+/// Sends each task where [`Context::pick`], or [`Context::pick_warm`], says.
+struct Picks {
+    warm: bool,
+}
+
+impl Scheduler for Picks {
+    type Task = ();
+
+    fn enqueue(&mut self, cx: &mut Context<'_, ()>, task: &Queued) -> Verdict {
+        let pick = match self.warm && task.wakeup {
+            true => cx.pick_warm(task.cpu, &task.allowed, task.stopped_at - task.started_at),
+            false => cx.pick(task.cpu, &task.allowed),
+        };
+        pick.cpu().map_or(task.anywhere(), |cpu| task.anywhere().on(cpu)).into()
+    }
+}
+
+/// Of five tasks that are brief on two caches of two CPUs: wakeups under another cache and all, in 10 s. And what they got.
+fn far_wakeups(policy: Picks, stopped: bool) -> (u64, u64, u64) {
+    let machine = Topology::synthetic().l3s(2).cores(2).build().unwrap();
+    let mut work = Workload::new();
+    let brief = vec![
+        Step::Run(Span::Exponential(Nanos::from_micros(500))),
+        Step::Sleep(Span::Exponential(Nanos::from_micros(1_500))),
+    ];
+    let tasks = work.group("brief", 5, Spec::default(), brief);
+    let mut sim = Sim::new(Setup::new(machine), &work, policy).unwrap();
+    if stopped {
+        sim.stop_agent(ms(20_000));
+        sim.run(ms(100));
+    }
+    sim.run(ms(10_000));
+    sim.check().unwrap();
+    let sum = |of: &dyn Fn(&TaskFigures) -> u64| sim.group(tasks).iter().map(of).sum::<u64>();
+    (sum(&|t| t.moves[4] + t.moves[5]), sum(&|t| t.moves.iter().sum()), sum(&|t| t.ran.as_u64()))
+}
+
+#[test]
+fn a_task_that_wakes_up_waits_for_its_cache_rather_than_leave_it() {
+    let (far, _, ran) = far_wakeups(Picks { warm: false }, false);
+    let (warm, all, ran_warm) = far_wakeups(Picks { warm: true }, false);
+    assert!(far > 100 && warm * 10 < far, "{far} by the chart, {warm} of {all}");
+    assert!(ran_warm * 100 > ran * 97, "{ran_warm} of {ran}");
+    let (far, all, ran_core) = far_wakeups(Picks { warm: false }, true);
+    assert!(far * 100 < all, "without an agent {far} of {all}");
+    assert!(ran_core * 100 > ran * 97, "{ran_core} of {ran}");
 }
 
 #[test]

@@ -94,8 +94,8 @@ use boost::{Boosts, Payer, Place};
 use clock::{AHEAD, BEHIND, per_weight};
 use groups::{Asks, Groups, Run};
 use gthulhu_model::{Class, Floor, Level, Reader, StrategyTable, TokenBucket};
-use qumun::{Context, Cpu, Events, Full, Nanos, Note, Queued, Scheduler, Verdict};
-use waiting::{Entry, Waiting};
+use qumun::{Context, Events, Full, Nanos, Note, Queued, Scheduler, Verdict};
+use waiting::{Entry, Waiting, Wants};
 use wishes::Wishes;
 
 /// So much longer than its slice is a run at most that kept anybody waiting: clock interrupts are up to 10 ms apart. The
@@ -369,7 +369,14 @@ impl Gthulhu {
         Entry {
             last: task.cpu,
             allowed: task.allowed,
-            boosted: account.manner == Manner::Boost,
+            wants: match account.manner {
+                Manner::Boost => Wants::Own,
+                // A new one has nothing in a cache yet, and whose turn is over may as well be moved.
+                _ if task.wakeup && task.stopped_at > Nanos::ZERO => {
+                    Wants::Warm(task.stopped_at - task.started_at)
+                }
+                _ => Wants::Idle,
+            },
             decision: task.anywhere().vtime(account.turn.vtime).slice(slice),
         }
     }
@@ -410,11 +417,12 @@ impl Scheduler for Gthulhu {
     fn dispatch(&mut self, cx: &mut Context<'_, Account>) {
         while let Some(entry) = self.waiting.peek() {
             let (decision, pid) = (entry.decision, entry.decision.id().pid);
-            let cpu: Option<Cpu> = match entry.boosted {
-                true => cx.pick_boosted(pid, entry.last, &entry.allowed).cpu(),
-                false => cx.pick(entry.last, &entry.allowed).cpu(),
+            let pick = match entry.wants {
+                Wants::Own => cx.pick_boosted(pid, entry.last, &entry.allowed),
+                Wants::Warm(ran) => cx.pick_warm(entry.last, &entry.allowed, ran),
+                Wants::Idle => cx.pick(entry.last, &entry.allowed),
             };
-            if let Err(Full(_)) = cx.send(cpu.map_or(decision, |cpu| decision.on(cpu))) {
+            if let Err(Full(_)) = cx.send(pick.cpu().map_or(decision, |cpu| decision.on(cpu))) {
                 break;
             }
             self.waiting.pop();

@@ -6,7 +6,7 @@ use gthulhu_model::{
 };
 use proptest::prelude::*;
 use qumun::sim::Script;
-use qumun::{Generation, Pid, TaskId};
+use qumun::{Cpu, Generation, Pid, TaskId};
 
 use super::*;
 use clock::START;
@@ -228,7 +228,7 @@ fn a_batch_larger_than_the_memory_for_it_is_sent_all_the_same() {
 fn a_policy_that_was_not_started_sends_at_once() {
     let mut waiting = Waiting::default();
     let (allowed, decision) = (qumun::Affinity::ANY, task(1, 1).anywhere());
-    let entry = Entry { last: Cpu(0), allowed, boosted: false, decision };
+    let entry = Entry { last: Cpu(0), allowed, wants: Wants::Idle, decision };
     assert!(waiting.push(Nanos(1), entry).is_err() && waiting.pop().is_none());
     assert_eq!((waiting.len(), waiting.peek().is_none()), (0, true));
 }

@@ -3,13 +3,24 @@
 use qumun::pool::{Handle, Heap};
 use qumun::{Affinity, Cpu, Decision, Nanos};
 
+/// What kind of CPU a task wants.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Wants {
+    /// An idle one, the nearer the better.
+    Idle,
+    /// One under its cache, if there will be one soon. So long it ran the last time.
+    Warm(Nanos),
+    /// An idle one that is left alone while it runs there.
+    Own,
+}
+
 /// A task that waits to be sent.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Entry {
     pub(crate) last: Cpu,
     pub(crate) allowed: Affinity,
-    /// Its CPU is to be left alone while it runs.
-    pub(crate) boosted: bool,
+    /// How its CPU is chosen.
+    pub(crate) wants: Wants,
     /// Its virtual time is the deadline.
     pub(crate) decision: Decision,
 }

@@ -94,6 +94,8 @@ EXPORT void native_cpu(u32 cpu, u64 *out)
 	*out++ = cc->deferred;
 	*out++ = cc->urgent | cc->given << 1;
 	*out++ = cc->cut_at;
+	*out++ = cc->busy_since;
+	*out++ = cc->awaited;
 	*out++ = cc->rescued_at;
 	*out++ = cc->overran_at;
 	*out++ = cc->kept;

@@ -29,7 +29,7 @@ pub struct Compiled {
 /// The state of the core that is one for the machine, in the order of `native_state`.
 pub const STATE: usize = 15 + 64;
 /// What it keeps for a CPU, in the order of `native_cpu`.
-pub const CPU: usize = 20;
+pub const CPU: usize = 22;
 /// What it keeps for a task, in the order of `native_task`.
 pub const TASK: usize = 18;
 /// What it keeps for a cgroup, in the order of `native_slot`.

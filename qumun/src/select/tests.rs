@@ -477,7 +477,8 @@ fn change_the_machine(seed: &mut u64, selector: &mut Selector, original: CpuSet)
 fn agrees_with_the_chart_on_small_machines() {
     let kinds = agrees_with_the_chart(|name| !name.starts_with("1,024") && name != "holes");
     // A generator that never leads to some box tests nothing there.
-    assert!(kinds.iter().all(|&times| times > 0), "{kinds:?}");
+    let boxes = &kinds[..PickKind::Soon as usize];
+    assert!(boxes.iter().all(|&times| times > 0), "{kinds:?}");
 }
 
 #[test]

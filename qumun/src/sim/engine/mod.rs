@@ -177,13 +177,14 @@ impl<S: Scheduler> Sim<S> {
         Self::with(setup, work, policy, crate::builder("sim"))
     }
 
-    /// The same with an agent of these sizes.
+    /// The same with an agent of these sizes. Unless told of another one, it knows the machine.
     ///
     /// # Errors
     /// As [`new`](Self::new).
     pub fn with(setup: Setup, work: &Workload, policy: S, builder: Builder) -> Result<Self, String> {
         work.check()?;
         let nr_cpus = setup.topology.nr_cpus();
+        let builder = builder.topology_unless_told(&setup.topology);
         let linux = Linux::new(setup.topology.clone(), setup.rings.0, setup.rings.1);
         let mut host = Host::new(linux, Reference::new(setup.settings.clone()));
         for cpu in (0..nr_cpus).map(Cpu) {

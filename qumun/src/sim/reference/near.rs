@@ -1,16 +1,41 @@
-//! An idle CPU whose cache is warm, where the core chooses by itself. See `near.h`.
+//! A CPU whose cache is warm, where the core chooses by itself. See `near.h`.
 
-use super::state::Reference;
+use super::state::{Reference, before};
 use crate::sim::linux::{Linux, Thread};
 use crate::topology::Level;
 use crate::{Cpu, CpuSet};
 
 impl Reference {
-    /// Claims an idle CPU near one that is not idle: under its cache, else where the kernel says.
-    pub(super) fn claim_idle(&self, linux: &mut Linux, task: Thread, cpu: Cpu) -> Option<Cpu> {
+    /// A CPU near one that is not idle: an idle one under its cache; else, for a warm task, one there that comes free
+    /// soon or none, for others where the kernel says.
+    pub(super) fn near_cpu(
+        &mut self,
+        linux: &mut Linux,
+        task: Thread,
+        cpu: Cpu,
+        warm: bool,
+        now: u64,
+    ) -> Option<Cpu> {
         self.claim_in_cache(linux, task, cpu, true)
             .or_else(|| self.claim_in_cache(linux, task, cpu, false))
-            .or_else(|| linux.claim_near(task, cpu))
+            .or_else(|| match warm {
+                true => self.soon_in_cache(linux, task, cpu, now),
+                false => linux.claim_near(task, cpu),
+            })
+    }
+
+    /// The CPU under the last cache that is busy for longest, of those that were idle less than a slice ago, or are on
+    /// their way out, and where nobody waits since.
+    fn soon_in_cache(&mut self, linux: &Linux, task: Thread, cpu: Cpu, now: u64) -> Option<Cpu> {
+        let open = *linux.topology().domain(cpu, Level::L3) & linux.allowed(task);
+        let since = |cpu: Cpu| if self.cpu_is_idle(cpu) { now } else { self.cpu(cpu).busy_since };
+        let soon = open
+            .iter()
+            .filter(|&c| !self.cpu(c).awaited && before(now, since(c) + self.settings.slice))
+            .filter(|&c| self.cpu_usable(c))
+            .min_by_key(|&c| since(c))?;
+        self.cpu_mut(soon).awaited = true;
+        Some(soon)
     }
 
     /// Claims an idle CPU under the last cache, `whole`: one whose core is idle.

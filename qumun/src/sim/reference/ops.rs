@@ -56,14 +56,15 @@ impl Reference {
         }
     }
 
-    fn enqueue_core(&mut self, linux: &mut Linux, task: Thread, cpu: Cpu, now: u64) {
+    fn enqueue_core(&mut self, linux: &mut Linux, task: Thread, cpu: Cpu, warm: bool, now: u64) {
         let slice = self.own_slice(task);
         self.ctx_mut(task).placed_at = now;
         if self.cpu_is_idle(cpu) && self.cpu_usable(cpu) && linux.claim_idle(cpu) {
             return linux.insert(task, Dsq::Own, slice, 0);
         }
         if self.any_idle()
-            && let Some(near) = self.claim_idle(linux, task, cpu).filter(|&near| self.cpu_usable(near))
+            && let Some(near) =
+                self.near_cpu(linux, task, cpu, warm, now).filter(|&near| self.cpu_usable(near))
         {
             return linux.insert(task, Dsq::Local(near), slice, 0);
         }
@@ -249,18 +250,19 @@ impl Core for Reference {
         let of_agent = linux.task(task).tgid.0 == self.view.agent_tgid && self.view.agent_tgid != 0;
         if self.ctx(task).reclaim || of_agent || self.settings.early_kthreads && kthread {
             self.counters.kernel_direct += 1;
-            return self.enqueue_core(linux, task, cpu, now);
+            return self.enqueue_core(linux, task, cpu, false, now);
         }
+        let warm = flags & ENQ_WAKEUP != 0 && self.ctx(task).stopped_at != 0;
         if self.latch_check(linux, now) && self.sabotage != Sabotage::SendDegraded {
             self.counters.core_enqueued += 1;
-            return self.enqueue_core(linux, task, cpu, now);
+            return self.enqueue_core(linux, task, cpu, warm, now);
         }
         if !self.offer(linux, task, flags, now) {
             self.counters.congested += 1;
             if self.sabotage == Sabotage::LoseWhenFull {
                 return;
             }
-            return self.enqueue_core(linux, task, cpu, now);
+            return self.enqueue_core(linux, task, cpu, warm, now);
         }
         let cuts = !self.cpu(cpu).given;
         self.call_agent(linux, cpu, now, cuts);
@@ -418,9 +420,11 @@ impl Core for Reference {
 
     fn update_idle(&mut self, linux: &mut Linux, cpu: Cpu, idle: bool) {
         if !idle {
+            self.cpu_mut(cpu).busy_since = linux.now.as_u64();
             self.view.idle.remove(cpu);
             return;
         }
+        self.cpu_mut(cpu).awaited = false;
         if !self.cpu(cpu).online {
             return;
         }

@@ -160,6 +160,10 @@ pub(super) struct CpuCtx {
     pub(super) urgent: bool,
     pub(super) given: bool,
     pub(super) cut_at: u64,
+    /// When it was idle last.
+    pub(super) busy_since: u64,
+    /// A task was sent here since, to wait for the CPU.
+    pub(super) awaited: bool,
     pub(super) rescued_at: u64,
     pub(super) overran_at: u64,
     /// Decisions that came before their task: the kept part of `struct batch`.
@@ -466,6 +470,8 @@ impl Reference {
             u64::from(c.deferred),
             u64::from(c.urgent) | u64::from(c.given) << 1,
             c.cut_at,
+            c.busy_since,
+            c.awaited.into(),
         ]);
         words.extend([c.rescued_at, c.overran_at, c.kept.len() as u64]);
         words
