@@ -280,22 +280,27 @@ __noinline int take_decisions(s32 in_cpu, u64 now, int local_free)
 	struct batch *batch = &batches[me];
 	struct drain drain = { .cpu = me, .n = cc->kept };
 	struct bpf_iter_scx_dsq it;
+	u32 n, left = READ_ONCE(core.decisions_left);
 	long got = 0;
-	u32 n;
 	int round, k;
 
 	if (drain.n < BATCH)
 		got = bpf_user_ringbuf_drain(&qm_decisions, take_record, &drain, BPF_RB_NO_WAKEUP);
-	if (got < 0 && got != -16 /* EBUSY: another CPU drains */)
+	/*
+	 * EBUSY: another CPU drains. It may have looked for the last time before what we came for was published, so somebody
+	 * has to look again; that CPU sees another number than the one it began with, and leaves it.
+	 */
+	if (got == -16)
+		__sync_fetch_and_add(&core.decisions_left, 1);
+	else if (got < 0)
 		count()->ring_errors++;
+	else if (drain.n >= BATCH || drain.seen >= SEEN_MAX)
+		WRITE_ONCE(core.decisions_left, left ?: 1);
+	else if (left)
+		__sync_val_compare_and_swap(&core.decisions_left, left, 0);
 	n = drain.n;
-	if (n == 0) {
-		if (got >= 0 && core.decisions_left)
-			WRITE_ONCE(core.decisions_left, 0);
+	if (n == 0)
 		return local_free;
-	}
-	if (got >= 0 && core.decisions_left != (drain.n >= BATCH || drain.seen >= SEEN_MAX))
-		WRITE_ONCE(core.decisions_left, !core.decisions_left);
 	WRITE_ONCE(cc->batch, n);
 	FOR(round, 3) {
 		/* Counted in memory, so that the verifier sees one loop and not one state per count. */

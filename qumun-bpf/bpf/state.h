@@ -201,7 +201,7 @@ struct core_state {
 	s32 agent_cpu;	  /* where it runs now, -1 if it does not */
 	s32 agent_last_cpu;
 	u32 agent_queued; /* it waits in DSQ_AGENT */
-	u32 decisions_left; /* a drain stopped at its limit */
+	u32 decisions_left; /* not 0: a drain stopped at its limit, or found another CPU at it */
 	u32 shared;	  /* DSQ_SHARED may hold a task */
 	u32 rescue_cpu;	  /* whose queue is searched for long waiters next */
 	u64 preempt_at;	  /* when all slices that were cut for the agent are paid for */

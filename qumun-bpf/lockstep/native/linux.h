@@ -164,6 +164,7 @@ void rust_push_event(void *event);
 u64 rust_pending_events(void);
 bool rust_next_decision(void *decision);
 void rust_online(struct cpumask *mask);
+bool rust_ring_busy(void);
 bool rust_in_kernel(void);
 
 struct qm_event;
@@ -218,7 +219,7 @@ static long bpf_dynptr_read(void *dst, u32 len, struct bpf_dynptr *src, u32 off,
 	__builtin_memcpy(dst, (char *)src->data + off, len);
 	return 0;
 }
-/* Kernel: from the consumer's to the producer's position, until the callback returns non-zero. */
+/* Kernel: from the consumer's to the producer's position, until the callback returns non-zero. One CPU at a time. */
 static long bpf_user_ringbuf_drain(void *map, void *fn, void *ctx, u64 flags)
 {
 	long (*callback)(struct bpf_dynptr *, void *) = fn;
@@ -226,6 +227,8 @@ static long bpf_user_ringbuf_drain(void *map, void *fn, void *ctx, u64 flags)
 	struct bpf_dynptr data = { record };
 	long n = 0;
 
+	if (rust_ring_busy())
+		return -16;
 	while (rust_next_decision(record)) {
 		n++;
 		if (callback(&data, ctx))

@@ -491,6 +491,10 @@ exports! {
             true
         })
     }
+    fn rust_ring_busy() -> bool {
+        now(|_, linux| linux.ring_busy)
+    }
+
     fn rust_in_kernel() -> bool {
         now(|_, linux| linux.in_kernel)
     }

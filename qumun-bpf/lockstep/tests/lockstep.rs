@@ -92,6 +92,7 @@ enum Step {
     Agree,
     LateInserts(bool),
     InKernel(bool),
+    RingBusy(bool),
     Settle,
 }
 
@@ -104,7 +105,7 @@ fn step(random: &mut Random, nr_cpus: u32) -> Step {
         _ => random.next(),
     };
     let cgroup = |random: &mut Random| random.below(9);
-    match random.below(130) {
+    match random.below(132) {
         0..7 => Step::Spawn {
             weight: random.of(&[1, 50, 100, 100, 300, 10_000]),
             cpus: mask(random),
@@ -157,6 +158,7 @@ fn step(random: &mut Random, nr_cpus: u32) -> Step {
         109..113 => Step::CgroupLimit(cgroup(random), limit(random)),
         113..116 => Step::Cgroup(task(random), cgroup(random)),
         116..118 => Step::InKernel(random.one_in(3)),
+        118..120 => Step::RingBusy(random.one_in(3)),
         _ => Step::Answer { wrong: random.of(&[2, 5, 1000]), number: random.next() },
     }
 }
@@ -406,6 +408,7 @@ impl<C: Core> Side<C> {
                 host.late_inserts = late;
             }
             Step::InKernel(is) => host.linux.in_kernel = is,
+            Step::RingBusy(is) => host.linux.ring_busy = is,
             Step::Settle => host.settle(),
         }
         None

@@ -193,6 +193,8 @@ pub struct Linux {
     /// Where the clock interrupt finds tasks, and from where they go to sleep: in the kernel, where they may hold what
     /// others wait for, or in user space.
     pub in_kernel: bool,
+    /// Another CPU is reading decisions: whoever wants to is told `EBUSY`.
+    pub ring_busy: bool,
     /// A move leaves the task where it was, too.
     pub(crate) doubles: bool,
     next_seq: u64,
@@ -234,6 +236,7 @@ impl Linux {
             moved: 0,
             ejected: None,
             in_kernel: false,
+            ring_busy: false,
             doubles: false,
             next_seq: 1,
             next_pid: FIRST_PID,

@@ -142,8 +142,8 @@ impl Reference {
         let mut free = local_free;
         let mut batch = std::mem::take(&mut self.cpu_mut(here).kept);
         let mut seen = 0;
-        let drained = batch.len() < BATCH;
-        if drained {
+        let busy = linux.ring_busy && batch.len() < BATCH;
+        if !busy {
             while batch.len() < BATCH && seen < SEEN_MAX {
                 let Some(decision) = linux.next_decision() else { break };
                 self.counters.dec_drained += 1;
@@ -151,12 +151,16 @@ impl Reference {
                 batch.push(decision);
             }
         }
+        // Busy: whoever reads may have looked for the last time before what we came for was published.
+        self.decisions_left = match (busy, batch.len() >= BATCH || seen >= SEEN_MAX) {
+            (true, _) => self.decisions_left + 1,
+            (false, true) => self.decisions_left.max(1),
+            (false, false) => 0,
+        };
         if batch.is_empty() {
-            self.decisions_left = false;
             self.cpu_mut(here).kept = batch;
             return free;
         }
-        self.decisions_left = batch.len() >= BATCH || seen >= SEEN_MAX;
         for _ in 0..3 {
             let iter = linux.iter(Dsq::Park, false);
             batch.retain(|d| self.apply(linux, &iter, d, (here, now), &mut free) == Outcome::Early);

@@ -433,7 +433,7 @@ impl Core for Reference {
         let wanted = self.agent_queued && linux.pending_events() > 0;
         if state.placed
             || state.pinned
-            || self.view.normal && (wanted || self.decisions_left || !state.kept.is_empty())
+            || self.view.normal && (wanted || self.decisions_left > 0 || !state.kept.is_empty())
         {
             linux.kick(cpu, 0);
         }
@@ -528,7 +528,7 @@ impl Core for Reference {
             || linux.nr_queued(Dsq::Core) > 0
             || self.shared
             || degraded && linux.nr_queued(Dsq::Park) > 0
-            || !degraded && self.decisions_left;
+            || !degraded && self.decisions_left > 0;
         if !self.any_idle() {
             return;
         }

@@ -221,7 +221,7 @@ pub struct Reference {
     pub(super) agent_cpu: Option<Cpu>,
     pub(super) agent_last_cpu: Option<Cpu>,
     pub(super) agent_queued: bool,
-    pub(super) decisions_left: bool,
+    pub(super) decisions_left: u32,
     pub(super) shared: bool,
     pub(super) preempt_at: u64,
     pub(super) undecided: [i64; BUCKETS],
@@ -259,7 +259,7 @@ impl Reference {
             agent_cpu: None,
             agent_last_cpu: None,
             agent_queued: false,
-            decisions_left: false,
+            decisions_left: 0,
             shared: false,
             preempt_at: 0,
             undecided: [0; BUCKETS],
@@ -453,7 +453,7 @@ impl Reference {
         let mut words =
             vec![self.vnow, self.checked, self.left_at, self.last_rescue, u64::from(self.rescue_cpu)];
         words.extend([self.agent_ran_at, cpu(self.agent_cpu), cpu(self.agent_last_cpu)]);
-        words.extend([self.agent_queued, self.decisions_left, self.shared].map(u64::from));
+        words.extend([u64::from(self.agent_queued), self.decisions_left.into(), self.shared.into()]);
         words.extend([self.preempt_at, self.released_at, u64::from(self.held), u64::from(self.release_word)]);
         words.extend(self.undecided.map(|n| n as u64));
         words
