@@ -20,6 +20,16 @@ pub struct ThreadId {
     pub started: u64,
 }
 
+impl ThreadId {
+    /// The nanoseconds of one clock tick.
+    const TICK: u64 = 10_000_000;
+
+    /// The thread of this pid that began so many nanoseconds after the boot of the machine, as `qumun::Queued::born` says.
+    pub const fn born(pid: i32, ns: u64) -> Self {
+        Self { pid, started: ns / Self::TICK }
+    }
+}
+
 /// The kernel's own 64-bit number of a task, never used twice. Kernels before 7.2 have none, as
 /// `qumun::Queued::tid` says; for them there is [`ThreadId`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -143,16 +153,19 @@ pub enum Target {
 /// A thread that is asked about, as far as it is known: what is `None` matches nothing.
 ///
 /// ```
-/// # use gthulhu_model::{CgroupId, Comm, Subject, TaskNumber};
+/// # use gthulhu_model::{CgroupId, Comm, Subject, TaskNumber, ThreadId};
 /// // From an event of the core, on a kernel that has no task numbers.
+/// let (pid, born_ns) = (4711, 120_034_000_000);
 /// let (tid, cgroup_id, comm) = (0, 4242, *b"nginx\0\0\0\0\0\0\0\0\0\0\0");
 /// let subject = Subject {
 ///     task: TaskNumber::new(tid),
+///     thread: Some(ThreadId::born(pid, born_ns)),
 ///     cgroup: Some(CgroupId(cgroup_id)),
 ///     comm: Comm::from_kernel(comm),
 ///     ..Subject::default()
 /// };
 /// assert_eq!(subject.task, None);
+/// assert_eq!(subject.thread, Some(ThreadId { pid: 4711, started: 12_003 }));
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Subject {

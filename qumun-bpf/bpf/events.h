@@ -133,6 +133,8 @@ static __always_inline bool offer(struct task_struct *p, struct task_ctx *t, s32
 	}
 	e->label = t->label;
 	e->tid = task_id(p);
+	e->born = p->start_boottime;
+	e->process_born = process_born(p);
 	__builtin_memcpy(e->comm, p->comm, sizeof(e->comm));
 	dsq_insert_vtime(p, DSQ_PARK, config.slice_ns, t->vtime, flags);
 	count()->ev_sent++;

@@ -103,6 +103,8 @@ struct task_struct {
 	const struct cpumask *cpus_ptr;
 	unsigned short migration_disabled;
 	u64 utime;
+	u64 start_boottime;
+	struct task_struct *group_leader;
 	struct css_set *cgroups;
 	struct sched_ext_entity scx;
 	char comm[16];

@@ -99,6 +99,12 @@ static __always_inline bool was_in_user_space(struct task_struct *p, u64 *seen)
 	return utime != before;
 }
 
+/* When its process began. */
+static __always_inline u64 process_born(struct task_struct *p)
+{
+	return p->group_leader->start_boottime;
+}
+
 /* A bounded loop that the verifier checks once, not once per round (open-coded iterator, 6.4). */
 #define FOR(i, n)                                                                                  \
 	for (struct bpf_iter_num it_##i __attribute__((aligned(8), cleanup(bpf_iter_num_destroy))),   \

@@ -46,6 +46,8 @@ struct qm_event {
 	u64 label;	  /* set by user space (qumun_task), inherited; means nothing to the core */
 	u64 tid;	  /* the kernel's own number of the task, never used twice; 0 where there is none */
 	u64 cpu_cgroup_id; /* the cgroup whose cpu controller it is under; 0 if nobody subscribes */
+	u64 born;	   /* ns from the boot of the machine to that of the task, time asleep included */
+	u64 process_born;  /* the same of the first thread of its process */
 	s32 pid;
 	s32 tgid;
 	s32 cpu;   /* where it ran last */
@@ -276,13 +278,13 @@ struct qm_config {
 
 
 #define QM_SAME(cond) _Static_assert(cond, #cond)
-QM_SAME(sizeof(struct qm_event) == 152);
+QM_SAME(sizeof(struct qm_event) == 168);
 QM_SAME(__builtin_offsetof(struct qm_event, generation) == 8);
 QM_SAME(__builtin_offsetof(struct qm_event, allowed) == 64);
-QM_SAME(__builtin_offsetof(struct qm_event, pid) == 96);
-QM_SAME(__builtin_offsetof(struct qm_event, weight) == 112);
-QM_SAME(__builtin_offsetof(struct qm_event, kind) == 128);
-QM_SAME(__builtin_offsetof(struct qm_event, comm) == 136);
+QM_SAME(__builtin_offsetof(struct qm_event, pid) == 112);
+QM_SAME(__builtin_offsetof(struct qm_event, weight) == 128);
+QM_SAME(__builtin_offsetof(struct qm_event, kind) == 144);
+QM_SAME(__builtin_offsetof(struct qm_event, comm) == 152);
 QM_SAME(sizeof(struct qm_decision) == 56);
 QM_SAME(__builtin_offsetof(struct qm_decision, vtime) == 16);
 QM_SAME(__builtin_offsetof(struct qm_decision, pid) == 40);

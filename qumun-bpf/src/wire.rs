@@ -84,6 +84,10 @@ pub struct Event {
     pub tid: u64,
     /// The cgroup whose cpu controller it is under; 0 if nobody subscribes to cgroups.
     pub cpu_cgroup_id: u64,
+    /// When the task began, in ns since the boot of the machine, time asleep included.
+    pub born: u64,
+    /// The same of the first thread of its process.
+    pub process_born: u64,
     /// The thread.
     pub pid: i32,
     /// Its process.
@@ -433,13 +437,13 @@ pub struct Config {
 }
 
 const _: () = {
-    assert!(size_of::<Event>() == 152);
+    assert!(size_of::<Event>() == 168);
     assert!(offset_of!(Event, generation) == 8);
     assert!(offset_of!(Event, allowed) == 64);
-    assert!(offset_of!(Event, pid) == 96);
-    assert!(offset_of!(Event, weight) == 112);
-    assert!(offset_of!(Event, kind) == 128);
-    assert!(offset_of!(Event, comm) == 136);
+    assert!(offset_of!(Event, pid) == 112);
+    assert!(offset_of!(Event, weight) == 128);
+    assert!(offset_of!(Event, kind) == 144);
+    assert!(offset_of!(Event, comm) == 152);
     assert!(size_of::<Decision>() == 56);
     assert!(offset_of!(Decision, vtime) == 16);
     assert!(offset_of!(Decision, pid) == 40);

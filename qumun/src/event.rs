@@ -170,6 +170,12 @@ pub struct Queued {
     pub label: u64,
     /// The kernel's own number of the task, never used twice; 0 where the kernel has none (before 7.2).
     pub tid: u64,
+    /// When the task began, in time since the boot of the machine, which includes the time it was suspended. With
+    /// its pid that is an identity outside the kernel, too: in clock ticks of 10 ms it stands in `/proc/PID/task/TID/stat`
+    /// as `starttime`.
+    pub born: Nanos,
+    /// The same of the first thread of its process, whose pid is [`tgid`](Self::tgid).
+    pub process_born: Nanos,
     /// 1..10000; 100 is nice 0. Twice the weight is meant to get twice the time.
     pub weight: u32,
     /// The task slept before. Otherwise it was preempted or its slice ended.

@@ -338,6 +338,8 @@ impl Link {
                 cgroup_weight: raw.cgroup_weight,
                 label: raw.label,
                 tid: raw.tid,
+                born: Nanos(raw.born),
+                process_born: Nanos(raw.process_born),
                 weight: raw.weight,
                 wakeup: raw.flags & wire::EVENT_WAKEUP != 0,
                 kthread: raw.flags & wire::EVENT_KTHREAD != 0,

@@ -2,7 +2,7 @@
 
 use gthulhu_model::{
     Budget, CgroupId, Generation as Table, Label, Priority, Slice, Strategy as Asked, StrategyId, Target,
-    Ttl, handover,
+    ThreadId, Ttl, handover,
 };
 use proptest::prelude::*;
 use qumun::sim::Script;
@@ -283,6 +283,38 @@ fn strategies_come_and_go_with_their_tables_and_leases() {
     event.label = 1;
     assert_eq!(seen(&mut policy, &event, 5_000 * MS), of(5).class);
     assert_eq!(policy.malformed_labels(), 1);
+}
+
+/// A strategy for a thread, or for all threads of a process, is for those that began when it says and no others.
+#[test]
+fn a_strategy_for_a_thread_or_a_process_is_for_no_other_of_that_pid() {
+    let (mut publisher, reader) = handover();
+    let mut policy = Gthulhu::default().strategies(reader);
+    let mut table = StrategyTable::builder(Table(1));
+    let targets = [
+        Target::Thread(ThreadId { pid: 7, started: 100 }),
+        Target::Process(ThreadId { pid: 5, started: 90 }),
+    ];
+    for (n, target) in (1..).zip(targets) {
+        let id = StrategyId::new(n).unwrap();
+        let strategy = Asked { id, target, priority: of(n as u8), ttl: Ttl::MIN };
+        table.add(strategy.lease(0));
+    }
+    publisher.publish(table.build());
+    let mut seen = |pid, born, process_born| {
+        let mut event = task(pid, 1);
+        (event.tgid, event.born, event.process_born) = (Pid(5), Nanos(born), Nanos(process_born));
+        policy.now = Nanos::ZERO;
+        policy.begin(|| Nanos(1));
+        let mut account = Account::default();
+        policy.place(&mut account, &event);
+        account.wish.priority.class
+    };
+    let tick = 10 * MS;
+    assert_eq!(seen(7, 100 * tick + 9, 90 * tick), of(1).class, "the thread before its process");
+    assert_eq!(seen(7, 101 * tick, 90 * tick), of(2).class, "another thread of that pid");
+    assert_eq!(seen(8, 100 * tick, 91 * tick - 1), of(2).class);
+    assert_eq!(seen(8, 100 * tick, 91 * tick), Class::Normal, "another process of that pid");
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use gthulhu_model::{
     CgroupId, Class, Comm, Label, Lease, Level, Priority, Reader, StrategyTable, Subject, TaskNumber,
+    ThreadId,
 };
 use qumun::{Nanos, Queued};
 
@@ -21,6 +22,7 @@ pub(crate) struct Wish {
     pub(crate) priority: Priority,
     pub(crate) payer: Payer,
     /// What the answer depends on.
+    born: Nanos,
     label: u64,
     cgroup: u64,
     comm: [u8; 16],
@@ -52,8 +54,8 @@ impl Wishes {
     /// a new one.
     pub(crate) fn of(&mut self, last: &mut Wish, task: &Queued, now: Nanos) -> bool {
         let generation = self.table().map_or(0, |table| table.generation().0);
-        let same = (last.label, last.cgroup, last.comm, last.generation)
-            == (task.label, task.cgroup_id, task.comm_bytes, generation);
+        let same = (last.born, last.label, last.cgroup, last.comm, last.generation)
+            == (task.born, task.label, task.cgroup_id, task.comm_bytes, generation);
         if same && now.as_u64() < last.expires_at {
             return false;
         }
@@ -70,6 +72,7 @@ impl Wishes {
         *last = Wish {
             priority,
             payer,
+            born: task.born,
             label: task.label,
             cgroup: task.cgroup_id,
             comm: task.comm_bytes,
@@ -94,9 +97,10 @@ impl Wishes {
         }
         let subject = Subject {
             task: TaskNumber::new(task.tid),
+            thread: Some(ThreadId::born(task.id.pid.0, task.born.as_u64())),
+            process: Some(ThreadId::born(task.tgid.0, task.process_born.as_u64())),
             cgroup: (task.cgroup_id != 0).then_some(CgroupId(task.cgroup_id)),
             comm: Comm::from_kernel(task.comm_bytes),
-            ..Subject::default()
         };
         lease(self.table().and_then(|table| table.find(&subject, now.as_u64())))
     }

@@ -90,6 +90,8 @@ struct task_struct {
 	u32 __state;
 	u16 migration_disabled;
 	char comm[16];
+	u64 start_boottime;
+	u64 leader_start_boottime;
 };
 
 struct scx_exit_info {
@@ -304,6 +306,7 @@ static bool dsq_move_vtime(struct bpf_iter_scx_dsq *it, struct task_struct *p, u
 {
 	return rust_move(it->slot, p, id, slice, vtime);
 }
+static u64 process_born(struct task_struct *p) { return p->leader_start_boottime; }
 static bool was_in_user_space(struct task_struct *p, u64 *seen) { return !rust_in_kernel(); }
 static void set_slice(struct task_struct *p, u64 slice) { rust_set_slice(p, slice); }
 

@@ -36,6 +36,8 @@ pub(crate) struct Native {
     state: u32,
     migration_disabled: u16,
     comm: [u8; 16],
+    born: u64,
+    process_born: u64,
 }
 
 impl Default for Native {
@@ -62,6 +64,8 @@ impl Default for Native {
             state: 0,
             migration_disabled: 0,
             comm: [0; 16],
+            born: 0,
+            process_born: 0,
         }
     }
 }
@@ -78,6 +82,7 @@ impl Native {
         self.scx_flags = if t.runnable { TASK_QUEUED } else { 0 };
         (self.weight, self.slice, self.dsq_vtime) = (t.weight, t.slice, t.vtime);
         self.comm = t.comm;
+        (self.born, self.process_born) = (t.born.as_u64(), t.process_born.as_u64());
         self.cgroup.follow(t.cgroup_id);
         // TASK_UNINTERRUPTIBLE, TASK_INTERRUPTIBLE; only asked of a task that goes to sleep.
         self.state = if linux.in_kernel { 2 } else { 1 };
@@ -191,6 +196,8 @@ struct WireEvent {
     label: u64,
     tid: u64,
     cpu_cgroup_id: u64,
+    born: u64,
+    process_born: u64,
     pid: i32,
     tgid: i32,
     cpu: i32,
@@ -219,6 +226,7 @@ impl WireEvent {
                 event.cgroup_weight = self.cgroup_weight;
                 event.label = self.label;
                 event.tid = self.tid;
+                (event.born, event.process_born) = (Nanos(self.born), Nanos(self.process_born));
                 event.weight = self.weight;
                 event.sampled = self.flags & 1 != 0;
                 event.wakeup = self.flags & 2 != 0;

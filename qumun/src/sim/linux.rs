@@ -94,6 +94,10 @@ pub struct Task {
     pub comm: [u8; 16],
     /// Is it a kernel thread?
     pub kthread: bool,
+    /// When it was made.
+    pub born: Nanos,
+    /// When the first thread of its process was made.
+    pub process_born: Nanos,
     /// 1..10000; 100 is nice 0.
     pub weight: u32,
     /// The cgroup it is in.
@@ -322,11 +326,15 @@ impl Linux {
     pub(crate) fn make_task(&mut self, spec: &Spec, allowed: CpuSet) -> Thread {
         let pid = Pid(self.next_pid);
         self.next_pid += 1;
+        let leader = spec.tgid.and_then(|tgid| self.find(tgid));
+        let process_born = leader.map_or(self.now, |leader| self.task(leader).born);
         let task = Task {
             pid,
             tgid: spec.tgid.unwrap_or(pid),
             comm: comm_of(spec.comm),
             kthread: spec.kthread,
+            born: self.now,
+            process_born,
             weight: spec.weight.clamp(1, 10_000),
             cgroup_id: spec.cgroup_id,
             slice: 0,

@@ -21,7 +21,12 @@ const PATIENCE: Duration = Duration::from_secs(3);
 /// other side holds it for a copy only.
 static HEARD: Mutex<Vec<Note>> = Mutex::new(Vec::new());
 static LABELLED: Mutex<Vec<(i32, u64, u32)>> = Mutex::new(Vec::new());
+/// Which threads were seen, and when they and their processes began.
+static BORN: Mutex<Vec<[Thread; 2]>> = Mutex::new(Vec::new());
 const ROOM: usize = 20_000;
+
+/// A thread, and when it began, in ns since the boot.
+type Thread = (Pid, Nanos);
 
 #[derive(Default)]
 struct Listener {
@@ -55,6 +60,11 @@ impl Scheduler for Listener {
         {
             seen.push((task.id.pid.0, task.label, task.cgroup_weight));
         }
+        if let Ok(mut born) = BORN.try_lock()
+            && born.len() < ROOM
+        {
+            born.push([(task.id.pid, task.born), (task.tgid, task.process_born)]);
+        }
         task.anywhere().into()
     }
 
@@ -81,6 +91,7 @@ fn main() -> std::process::ExitCode {
 fn listen(checks: &mut Checks) -> Result<()> {
     HEARD.lock().map_err(|e| e.to_string())?.reserve(ROOM);
     LABELLED.lock().map_err(|e| e.to_string())?.reserve(ROOM);
+    BORN.lock().map_err(|e| e.to_string())?.reserve(ROOM);
     let text = |e: qumun::Error| e.to_string();
     write("/sys/fs/cgroup/cgroup.subtree_control", "+cpu")?;
     // There before the core is.
@@ -105,6 +116,7 @@ fn listen(checks: &mut Checks) -> Result<()> {
     drop(outer);
     notes(checks, &running);
     inheritance(checks, &running);
+    checks.check("listener.identity", identity);
     cgroups(checks);
     checks.check("listener.statistics", || {
         let s = running.statistics();
@@ -277,6 +289,40 @@ fn notes(checks: &mut Checks, running: &Running) {
         })?;
         Ok("CPU 1 only".into())
     });
+}
+
+/// What events say about when a thread and its process began is what `/proc` says.
+fn identity() -> Result<String> {
+    BORN.lock().map_err(|e| e.to_string())?.clear();
+    let mut crowd = Command::new("/bin/lab-guest")
+        .args(["crowd", "3", "--secs", "1"])
+        .stdout(std::process::Stdio::null())
+        .spawn()
+        .map_err(|e| format!("start lab-guest crowd: {e}"))?;
+    // So that its threads do not begin in the tick in which it did.
+    sys::sleep(Duration::from_millis(600));
+    let process = Pid(crowd.id() as i32);
+    let born = BORN.lock().map_err(|e| e.to_string())?.clone();
+    let (mut threads, mut later) = (std::collections::BTreeSet::new(), 0);
+    for [(thread, began), (leader, process_began)] in born {
+        let Some(ticks) = started(leader, thread) else { continue };
+        let told = [began, process_began].map(|at| at.as_u64() / 10_000_000);
+        let read = [ticks, started(leader, leader).ok_or_else(|| format!("{leader} has no /proc"))?];
+        ensure(told == read, || format!("thread {thread} of {leader}: told {told:?}, /proc has {read:?}"))?;
+        if leader == process && threads.insert(thread.0) {
+            later += u32::from(told[0] > told[1]);
+        }
+    }
+    crowd.wait().map_err(|e| e.to_string())?;
+    ensure(threads.len() >= 3, || format!("only {threads:?} of {process} were seen"))?;
+    Ok(format!("{} threads of {process}, {later} of them younger than it by a tick or more", threads.len()))
+}
+
+/// `starttime`, field 22 of the thread's `stat`, in ticks of 10 ms. The name (2) may contain anything but ends with the
+/// last parenthesis.
+fn started(process: Pid, thread: Pid) -> Option<u64> {
+    let stat = fs::read_to_string(format!("/proc/{process}/task/{thread}/stat")).ok()?;
+    stat.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse().ok()
 }
 
 fn inheritance(checks: &mut Checks, running: &Running) {

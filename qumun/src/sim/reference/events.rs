@@ -88,6 +88,7 @@ impl Reference {
             (event.cpu_cgroup_id, event.cgroup_weight) = (cgroup.id, cgroup.weight);
         }
         event.label = t.label;
+        (event.born, event.process_born) = (p.born, p.process_born);
         event.weight = p.weight;
         event.wakeup = wakeup;
         event.kthread = p.kthread;
