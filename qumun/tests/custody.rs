@@ -324,7 +324,7 @@ fn ignored_affinity_is_noticed() {
 
 #[test]
 fn a_lost_task_is_noticed() {
-    caught(Sabotage::LoseWhenFull, "runnable true, found []");
+    caught(Sabotage::LoseWhenFull, "forgot");
 }
 
 #[test]

@@ -19,11 +19,12 @@ macro_rules! rule {
 
 impl Host<Reference> {
     pub(super) fn check(&self) -> Result<(), String> {
-        self.check_places()?;
-        self.check_affinity()?;
+        // First: a task that was put where it may not be is nowhere.
         if let Some(why) = &self.linux.ejected {
             return Err(format!("the kernel has removed the scheduler: {why}"));
         }
+        self.check_places()?;
+        self.check_affinity()?;
         self.check_ledgers()?;
         self.core.check_latch(self.linux.now)
     }
