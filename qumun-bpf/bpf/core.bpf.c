@@ -466,6 +466,8 @@ static int heartbeat(void *map, u32 *key, struct timer_slot *slot)
 	int i;
 
 	release(now);
+	if (core.leaving)
+		let_go();
 	if (!waits)
 		waits = scx_bpf_dsq_nr_queued(DSQ_CORE) > 0 || core.shared ||
 			(degraded && scx_bpf_dsq_nr_queued(DSQ_PARK) > 0) || (!degraded && core.decisions_left);

@@ -10,6 +10,8 @@ OPS1(void, cpu_online, s32, cpu)
 {
 	u32 c = (u32)cpu & (QM_MAX_CPUS - 1);
 
+	/* Also when a way offline was given up. */
+	WRITE_ONCE(core.leaving, 0);
 	if (!__sync_lock_test_and_set(&cpus[c].online, 1)) {
 		__sync_fetch_and_add(&view.nr_online, 1);
 		__sync_fetch_and_or(&view.online[c / 64], 1ULL << (c & 63));
@@ -43,9 +45,35 @@ int qumun_hotplug(u64 *ctx)
 	 * was really offline and is back; until then the kernel's own ways lead to it. */
 	if ((s32)ctx[1] < (s32)ctx[2] && cpus[cpu].online) {
 		leave(cpu);
+		WRITE_ONCE(core.leaving, cpu + 1);
 		__sync_fetch_and_and(&view.idle[cpu / 64], ~(1ULL << (cpu & 63)));
 	}
 	return 0;
+}
+
+/*
+ * What was queued for that CPU alone before is given to its local queue, which the kernel serves until the end. One of
+ * these tasks may be inside a read-side section of RCU: the CPU would wait for it, and it for the CPU. (Seen once: a clock
+ * of another process was being read, 6.9 s.) At each heartbeat, from whichever CPU has it: the tracepoint may move nothing.
+ */
+static __always_inline void let_go(void)
+{
+	struct bpf_iter_scx_dsq it;
+	struct task_struct *p;
+	u32 cpu = (READ_ONCE(core.leaving) - 1) & (QM_MAX_CPUS - 1);
+	int i;
+
+	bpf_rcu_read_lock();
+	if (!bpf_iter_scx_dsq_new(&it, DSQ_PINNED(cpu), 0)) {
+		FOR(i, 65536) {
+			p = bpf_iter_scx_dsq_next(&it);
+			if (!p)
+				break;
+			dsq_move(&it, p, SCX_DSQ_LOCAL_ON | cpu, config.slice_ns);
+		}
+	}
+	bpf_iter_scx_dsq_destroy(&it);
+	bpf_rcu_read_unlock();
 }
 
 /* Moves what only the dying CPU would take to where others, or the kernel, can take it. */
@@ -58,6 +86,7 @@ OPS1(void, cpu_offline, s32, cpu)
 	int i;
 
 	leave(c);
+	WRITE_ONCE(core.leaving, 0);
 	debug("cpu %d goes offline", cpu);
 	__sync_fetch_and_and(&view.idle[c / 64], ~(1ULL << (c & 63)));
 	bpf_rcu_read_lock();

@@ -203,6 +203,7 @@ struct core_state {
 	u32 agent_queued; /* it waits in DSQ_AGENT */
 	u32 decisions_left; /* not 0: a drain stopped at its limit, or found another CPU at it */
 	u32 shared;	  /* DSQ_SHARED may hold a task */
+	u32 leaving;	  /* 1 + the CPU that is on its way offline; see let_go */
 	u32 rescue_cpu;	  /* whose queue is searched for long waiters next */
 	u64 preempt_at;	  /* when all slices that were cut for the agent are paid for */
 	u64 released_at;  /* when tasks were looked for that limits hold back */
