@@ -2,8 +2,8 @@
 
 use crate::{Affinity, Backend, Cpu, CpuSet, MAX_CPUS, Nanos, Pick, PickKind, Pid, Request, Selector};
 
-/// So long a task is let wait for a CPU under its cache, as far as that can be foreseen. To fill a level 2 cache again
-/// takes about as long.
+/// So long a task is let wait for a CPU under its cache, as far as that can be foreseen. Twice what the kernel takes for
+/// the cost of a migration (`sched_migration_cost_ns`, 0.5 ms).
 const PATIENCE: Nanos = Nanos::from_millis(1);
 /// Whoever has a CPU for longer than this runs longer than was foreseen.
 const SOON: Nanos = Nanos::from_millis(5);
@@ -126,6 +126,8 @@ impl Placement {
         let allowed = CpuSet::from(*allowed);
         let pick = self.selector.claim(&Request::new(prev, &allowed).boosted(), &mut self.free);
         if let Some(cpu) = pick.cpu() {
+            // Who has it now may keep it.
+            self.soon.remove(cpu);
             self.marks += u32::from(!self.selector.boosted().contains(cpu));
             self.selector.mark_boosted(cpu, true);
             self.boosted[cpu.0 as usize] = pid;
