@@ -18,6 +18,7 @@ int qumun_hello(struct qm_hello *args)
 	core.agent_cpu = -1;
 	core.agent_last_cpu = -1;
 	core.agent_queued = scx_bpf_dsq_nr_queued(DSQ_AGENT) > 0;
+	core.crowd = 1;
 	core.agent_ran_at = now;
 	if (!latch_fall(now, QM_REASON_HELLO))
 		__sync_fetch_and_add(&view.epoch, 1);

@@ -43,7 +43,7 @@ __noinline int call_agent(s32 cpu, u64 now, int cuts)
 
 	if (READ_ONCE(core.agent_cpu) >= 0 || !READ_ONCE(core.agent_queued))
 		return 0;
-	if (kick_if_idle(last) || kick_if_idle(cpu))
+	if (any_idle() && (kick_if_idle(last) || kick_if_idle(cpu)))
 		return 0;
 	for (u32 i = 0; i < QM_IDLE_WORDS; i++) {
 		u64 word;
@@ -137,6 +137,7 @@ static __always_inline void enqueue_core(struct task_struct *p, struct task_ctx 
 			return;
 		}
 	}
+	core_filled(now);
 	dsq_insert_vtime(p, DSQ_CORE, own_slice(t), settle_vtime(t), flags);
 	kick_for(p, cpu);
 }
@@ -233,7 +234,7 @@ OPS2(void, enqueue, struct task_struct *, p, u64, flags)
 		return;
 	}
 	warm = (flags & SCX_ENQ_WAKEUP) && t->stopped_at;
-	if (latch_check(now)) {
+	if (latch_is_down(now)) {
 		count()->core_enqueued++;
 		enqueue_core(p, t, cpu, flags, warm, now);
 		return;
@@ -256,24 +257,24 @@ OPS2(void, dispatch, s32, cpu, struct task_struct *, prev)
 	bool prev_is_agent = prev && prev->pid == view.agent_pid;
 	/* It wants to go on, and is in no queue yet. */
 	bool goes_on = prev && !prev_is_agent && (prev->scx.flags & SCX_TASK_QUEUED);
-	bool degraded = latch_check(now);
+	bool degraded = latch_is_down(now);
 
 	release(now);
 	if (!degraded) {
 		bool was_free = !goes_on && !READ_ONCE(cc->pinned) && !READ_ONCE(cc->placed) && !READ_ONCE(core.shared) &&
-				  scx_bpf_dsq_nr_queued(DSQ_CORE) <= 0;
+				  !core_waits(now);
 
 		if (!take_decisions(cpu, now, was_free) && was_free)
-			return;
+			goto chosen;
 	}
 	if (rescue(cpu, now))
-		return;
+		goto chosen;
 	if (READ_ONCE(cc->urgent) && take_urgent(cpu, now))
-		return;
+		goto chosen;
 	if (prev_is_agent) {
 		/* Others first, so that the agent never has a CPU twice in a row while work waits there. */
 		if (take_work(cpu, now, degraded, false))
-			return;
+			goto chosen;
 		if (!degraded && (prev->scx.flags & SCX_TASK_QUEUED) && events_pending())
 			set_slice(prev, AGENT_SLICE_NS);
 		return;
@@ -281,38 +282,54 @@ OPS2(void, dispatch, s32, cpu, struct task_struct *, prev)
 	if (core.agent_queued &&
 	    (agent_wanted(now, degraded) || (!degraded && goes_on && competes(cc, prev))) && dsq_to_local(DSQ_AGENT)) {
 		/* An earlier agent may still be among them. */
-		core.agent_queued = scx_bpf_dsq_nr_queued(DSQ_AGENT) > 0;
-		return;
+		core.crowd = core.crowd && scx_bpf_dsq_nr_queued(DSQ_AGENT) > 0;
+		core.agent_queued = core.crowd;
+		goto chosen;
 	}
 	/*
 	 * The agent is at work on another CPU: slices of several CPUs end at one clock interrupt. What waits would come
 	 * first, whatever the order says. So the task goes on until the next interrupt, once.
 	 */
 	if (!degraded && goes_on && core.agent_cpu >= 0 && !cc->deferred && !READ_ONCE(cc->pinned) &&
-	    scx_bpf_dsq_nr_queued(DSQ_CORE) <= 0 && competes(cc, prev) && !runs_dry(prev, now)) {
+	    !core_waits(now) && competes(cc, prev) && !runs_dry(prev, now)) {
 		cc->deferred = 1;
 		set_slice(prev, config.slice_min_ns);
 		return;
 	}
 	if (take_work(cpu, now, degraded, goes_on))
-		return;
+		goto chosen;
 	/* With nothing left in its cgroup it does not: the kernel queues it, and there it is held back. */
 	if (goes_on && !runs_dry(prev, now)) {
 		count()->kept++;
 		set_slice(prev, config.slice_ns);
 	}
+	return;
+chosen:
+	cc->stamp = now;
 }
 
 /* --- a task runs ------------------------------------------------------------------------------ */
 
+/*
+ * The time, read once for a task's choice, its predecessor's end and its beginning: dispatch, stopping and running follow
+ * each other without a pause, and reading the clock is a tenth of what they cost. What may come between (a task of another
+ * class, an idle CPU, a clock interrupt) makes the stamp void.
+ */
+static __always_inline u64 switch_time(struct cpu_ctx *cc)
+{
+	return cc->stamp ?: now_ns();
+}
+
 OPS1(void, running, struct task_struct *, p)
 {
+	struct cpu_ctx *cc = cpu_ctx(this_cpu());
 	struct task_ctx *t;
-	u64 now = now_ns(), word;
+	u64 now = switch_time(cc), word;
 
-	start_side(cpu_ctx(this_cpu()), now);
-	cpu_ctx(this_cpu())->deferred = 0;
-	cpu_ctx(this_cpu())->given = 0;
+	cc->stamp = 0;
+	start_side(cc, now);
+	cc->deferred = 0;
+	cc->given = 0;
 	count()->running = 1;
 	if (p->pid == view.agent_pid) {
 		core.agent_cpu = scx_bpf_task_cpu(p);
@@ -352,11 +369,12 @@ OPS1(void, running, struct task_struct *, p)
 
 OPS2(void, stopping, struct task_struct *, p, bool, runnable)
 {
+	struct cpu_ctx *cc = cpu_ctx(this_cpu());
 	struct task_ctx *t;
-	u64 now = now_ns(), ran;
+	u64 now = switch_time(cc), ran;
 	u32 weight = p->scx.weight;
 
-	stop_side(cpu_ctx(this_cpu()), now);
+	stop_side(cc, now);
 	count()->running = 0;
 	if (p->pid == view.agent_pid) {
 		core.agent_cpu = -1;
@@ -391,7 +409,7 @@ static __always_inline void watch_run(struct task_struct *p, u64 now)
 		return;
 	cc->overran_at = now;
 	if (!READ_ONCE(cc->pinned) && !READ_ONCE(cc->placed) && !READ_ONCE(core.shared) &&
-	    scx_bpf_dsq_nr_queued(DSQ_CORE) <= 0 && scx_bpf_dsq_nr_queued(SCX_DSQ_LOCAL) <= 0)
+	    !core_waits(now) && scx_bpf_dsq_nr_queued(SCX_DSQ_LOCAL) <= 0)
 		return;
 	count()->overruns++;
 	set_slice(p, 0);
@@ -402,12 +420,13 @@ OPS1(void, tick, struct task_struct *, p)
 {
 	u64 now;
 
+	cpu_ctx(this_cpu())->stamp = 0;
 	if (p->pid == view.agent_pid)
 		return;
 	now = now_ns();
 	if (ticks_dry(p, now))
 		set_slice(p, 0);
-	if (latch_check(now)) {
+	if (latch_is_down(now)) {
 		/* Just degraded: whoever is parked has waited long enough. */
 		if (now - view.degraded_since < 20 * MS && scx_bpf_dsq_nr_queued(DSQ_PARK) > 0)
 			set_slice(p, 0);
@@ -431,6 +450,7 @@ OPS2(void, update_idle, s32, cpu, bool, idle)
 		return;
 	}
 	cpus[c].awaited = 0;
+	cpus[c].stamp = 0;
 	/* A CPU on its way offline ends up idle too. It takes no work, and must not kick: see may_kick. */
 	if (!cpus[c].online)
 		return;
@@ -461,15 +481,22 @@ struct {
 static int heartbeat(void *map, u32 *key, struct timer_slot *slot)
 {
 	u64 now = now_ns();
-	bool degraded = latch_check(now);
-	bool waits = core.agent_queued && agent_wanted(now, degraded);
+	bool degraded = latch_check(now), waits;
 	int i;
 
+	/* What this word and the one of DSQ_CORE may have missed: see core_waits and dispatch. */
+	if (scx_bpf_dsq_nr_queued(DSQ_AGENT) > 0)
+		core.agent_queued = 1;
+	waits = core.agent_queued && agent_wanted(now, degraded);
 	release(now);
 	if (core.leaving)
 		let_go();
+	if (scx_bpf_dsq_nr_queued(DSQ_CORE) > 0) {
+		core_filled(now);
+		waits = true;
+	}
 	if (!waits)
-		waits = scx_bpf_dsq_nr_queued(DSQ_CORE) > 0 || core.shared ||
+		waits = core.shared ||
 			(degraded && scx_bpf_dsq_nr_queued(DSQ_PARK) > 0) || (!degraded && core.decisions_left);
 	if (any_idle()) {
 		FOR(i, QM_MAX_CPUS) {
@@ -555,12 +582,10 @@ SEC(".struct_ops.link")
 struct sched_ext_ops qumun_ops = {
 	.select_cpu = (void *)qumun_pick_cpu,
 	.enqueue = (void *)qumun_enqueue,
-	.dequeue = (void *)qumun_dequeue,
 	.dispatch = (void *)qumun_dispatch,
 	.tick = (void *)qumun_tick,
 	.running = (void *)qumun_running,
 	.stopping = (void *)qumun_stopping,
-	.quiescent = (void *)qumun_quiescent,
 	.set_weight = (void *)qumun_set_weight,
 	.set_cpumask = (void *)qumun_set_cpumask,
 	.update_idle = (void *)qumun_update_idle,

@@ -83,6 +83,7 @@ OPS1(void, cpu_offline, s32, cpu)
 	struct task_struct *p;
 	struct task_ctx *t;
 	u32 c = (u32)cpu & (QM_MAX_CPUS - 1);
+	u64 now = now_ns();
 	int i;
 
 	leave(c);
@@ -106,6 +107,7 @@ OPS1(void, cpu_offline, s32, cpu)
 			if (!p)
 				break;
 			t = task_ctx(p);
+			core_filled(now);
 			dsq_move_vtime(&it, p, DSQ_CORE, config.slice_ns, t ? settle_vtime(t) : 0);
 		}
 	}
@@ -130,6 +132,7 @@ OPS2(void, cpu_release, s32, cpu, struct scx_cpu_release_args *, args)
 
 	__sync_fetch_and_and(&view.idle[c / 64], ~(1ULL << (c & 63)));
 	WRITE_ONCE(cpus[c].taken, 1);
+	cpus[c].stamp = 0;
 	if (HAS(scx_bpf_reenqueue_local))
 		count()->reenqueued += scx_bpf_reenqueue_local();
 }
@@ -155,6 +158,7 @@ int qumun_switch(u64 *ctx)
 	if (next->prio == 0 && (next->flags & PF_KTHREAD))
 		return 0;
 	WRITE_ONCE(cc->taken, 1);
+	cc->stamp = 0;
 	if (HAS(scx_bpf_reenqueue_local___v2___q)) {
 		count()->reenqueued++;
 		scx_bpf_reenqueue_local___v2___q();

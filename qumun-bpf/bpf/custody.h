@@ -3,9 +3,10 @@
  * Custody: who may run a task now, and how an event ends.
  *
  * enqueue parks a task in DSQ_PARK and sends an event. From there it leaves by a decision (here), by
- * a CPU that takes it because the agent is late (seen in running), or because it is dequeued (seen in
- * quiescent, dequeue, disable, exit_task or the next enqueue). The custody word makes sure that each
- * event is counted exactly once.
+ * a CPU that takes it because the agent is late (seen in running), or because it is dequeued. A task that is
+ * dequeued while it waits is queued again at once, where that is seen, or it leaves our care (disable,
+ * exit_task): there is no need to listen to each dequeue, of which every sleep is one. The custody word makes
+ * sure that each event is counted exactly once.
  */
 #ifndef QUMUN_CUSTODY_H
 #define QUMUN_CUSTODY_H
@@ -53,15 +54,6 @@ static __always_inline bool end_event(struct task_ctx *t)
 		return false;
 	bucket_close(bucket);
 	return true;
-}
-
-/* The task is no longer queued, for a reason that is not ours. */
-static __always_inline void cancel_event(struct task_struct *p)
-{
-	struct task_ctx *t = task_ctx(p);
-
-	if (t && end_event(t))
-		count()->ev_cancelled++;
 }
 
 /* Global, so that the verifier checks it once and not on every path that leads here. */
@@ -172,6 +164,7 @@ static __always_inline int apply(struct bpf_iter_scx_dsq *it, struct qm_decision
 	if (cpu != QM_CPU_ANY && READ_ONCE(cpu_ctx(cpu)->taken))
 		cpu = QM_CPU_ANY;
 	if (cpu != QM_CPU_ANY && (!cpu_usable(cpu) || !bpf_cpumask_test_cpu(cpu, p->cpus_ptr))) {
+		core_filled(turn->now);
 		if (dsq_move_vtime(it, p, DSQ_CORE, config.slice_ns, t->vtime)) {
 			bucket_close(bucket);
 			parked_for(enqueued_at, turn->now);

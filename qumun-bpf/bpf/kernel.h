@@ -160,7 +160,6 @@ struct bpf_iter_scx_dsq {
 #define MAX_RT_PRIO 100
 
 enum scx_ops_flags { SCX_OPS_ENQ_MIGRATION_DISABLED = 16 };
-enum scx_deq_flags { SCX_DEQ_SCHED_CHANGE = 8589934592ULL };
 #define BPF_ENUMVAL_EXISTS 0
 #define BPF_ENUMVAL_VALUE 1
 #define ENUM_HAS(type, v) __builtin_preserve_enum_value(*(__typeof__(enum type) *)v, BPF_ENUMVAL_EXISTS)
@@ -175,12 +174,10 @@ enum scx_deq_flags { SCX_DEQ_SCHED_CHANGE = 8589934592ULL };
 struct sched_ext_ops {
 	s32 (*select_cpu)(struct task_struct *p, s32 prev_cpu, u64 wake_flags);
 	void (*enqueue)(struct task_struct *p, u64 enq_flags);
-	void (*dequeue)(struct task_struct *p, u64 deq_flags);
 	void (*dispatch)(s32 cpu, struct task_struct *prev);
 	void (*tick)(struct task_struct *p);
 	void (*running)(struct task_struct *p);
 	void (*stopping)(struct task_struct *p, bool runnable);
-	void (*quiescent)(struct task_struct *p, u64 deq_flags);
 	void (*set_weight)(struct task_struct *p, u32 weight);
 	void (*set_cpumask)(struct task_struct *p, const struct cpumask *mask);
 	void (*update_idle)(s32 cpu, bool idle);

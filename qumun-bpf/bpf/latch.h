@@ -93,4 +93,11 @@ __noinline int latch_check(u64 now)
 	}
 	return !is_normal();
 }
+/* The same where it is asked most: a bucket of time is looked at once. */
+static __always_inline bool latch_is_down(u64 now)
+{
+	if (is_normal() && (s64)((now >> BUCKET_SHIFT) - READ_ONCE(core.checked)) <= 0)
+		return false;
+	return latch_check(now);
+}
 #endif

@@ -200,6 +200,7 @@ static __always_inline bool let_out(struct bpf_iter_scx_dsq *it, struct task_str
 	struct cpu_ctx *cc = cpu_ctx(cpu);
 
 	if (p->nr_cpus_allowed != 1 || config.nr_cpu_ids == 1) {
+		core_filled(t->placed_at);
 		if (!dsq_move_vtime(it, p, DSQ_CORE, slice, settle_vtime(t)))
 			return false;
 		kick_for(p, cpu);

@@ -25,8 +25,10 @@ __noinline int rescue_placed(u64 dsq, u64 now)
 			if (!p)
 				break;
 			t = task_ctx(p);
-			if (t && (s64)(now - t->placed_at) > (s64)RESCUE_AFTER_NS &&
-			    dsq_move_vtime(&it, p, DSQ_CORE, config.slice_ns, settle_vtime(t)))
+			if (!t || (s64)(now - t->placed_at) <= (s64)RESCUE_AFTER_NS)
+				continue;
+			core_filled(now);
+			if (dsq_move_vtime(&it, p, DSQ_CORE, config.slice_ns, settle_vtime(t)))
 				__sync_fetch_and_add(&view.rescued, 1);
 		}
 	}
@@ -91,6 +93,6 @@ static __always_inline bool rescue(s32 cpu, u64 now)
 		if (READ_ONCE(cpus[c & (QM_MAX_CPUS - 1)].placed))
 			rescue_placed(DSQ_PLACED(c), now);
 	}
-	return scx_bpf_dsq_nr_queued(DSQ_CORE) > 0 && rescue_queued(DSQ_CORE, cpu, now);
+	return core_waits(now) && rescue_queued(DSQ_CORE, cpu, now);
 }
 #endif

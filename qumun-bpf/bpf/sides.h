@@ -56,7 +56,7 @@ __noinline int take_core(s32 cpu, u64 now)
 	bool reclaim;
 
 	cc->served_at[SIDE_CORE] = now;
-	if (READ_ONCE(cc->pinned) && scx_bpf_dsq_nr_queued(DSQ_CORE) > 0 &&
+	if (READ_ONCE(cc->pinned) && core_waits(now) &&
 	    head_of(DSQ_PINNED(cpu), &pinned, &reclaim) && head_of(DSQ_CORE, &shared, &reclaim) &&
 	    before(shared, pinned) && dsq_to_local(DSQ_CORE))
 		return 1;
@@ -159,7 +159,7 @@ static __always_inline bool take_work(s32 cpu, u64 now, bool degraded, bool agai
 	if (degraded && dsq_to_local(DSQ_PARK))
 		return true;
 	/* Mostly only one side has something, and then there is nothing to share. */
-	if (!READ_ONCE(cc->pinned) && scx_bpf_dsq_nr_queued(DSQ_CORE) <= 0)
+	if (!READ_ONCE(cc->pinned) && !core_waits(now))
 		return take_agents(cpu, now);
 	if (!READ_ONCE(cc->placed) && !READ_ONCE(core.shared)) {
 		cc->next_side = SIDE_CORE;

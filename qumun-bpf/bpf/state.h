@@ -29,6 +29,7 @@
 /* While degraded: one bounded turn of the agent in this time. */
 #define AGENT_PROBE_NS (10 * MS)
 #define TIMER_NS (10 * MS)
+#define HINT_NS (10 * MS)
 #define DWELL_MIN_NS (100 * MS)
 #define DWELL_MAX_NS (2000 * MS)
 #define RELAPSE_NS (1000 * MS)
@@ -180,6 +181,7 @@ struct cpu_ctx {
 	u64 rescued_at; /* when its own queue was searched for long waiters */
 	u64 overran_at; /* when a run was last cut short for its length */
 	u64 busy_since; /* when it was idle last */
+	u64 stamp; /* when dispatch chose the task that comes next here; 0: it chose none, or the task runs */
 	u32 awaited; /* a task was sent here since, to wait for the CPU */
 };
 struct cpu_ctx cpus[QM_MAX_CPUS] SEC(".bss.qm_cpus");
@@ -203,6 +205,9 @@ struct core_state {
 	u32 agent_queued; /* it waits in DSQ_AGENT */
 	u32 decisions_left; /* not 0: a drain stopped at its limit, or found another CPU at it */
 	u32 shared;	  /* DSQ_SHARED may hold a task */
+	u32 filled;	  /* DSQ_CORE may hold a task; see core_waits */
+	u32 crowd;	  /* DSQ_AGENT may hold an earlier agent beside this one */
+	u64 filled_at;
 	u32 leaving;	  /* 1 + the CPU that is on its way offline; see let_go */
 	u32 rescue_cpu;	  /* whose queue is searched for long waiters next */
 	u64 preempt_at;	  /* when all slices that were cut for the agent are paid for */
@@ -254,6 +259,33 @@ static __always_inline u64 own_slice(struct task_ctx *t)
 static __always_inline bool before(u64 a, u64 b)
 {
 	return (s64)(a - b) < 0;
+}
+
+/*
+ * May DSQ_CORE hold a task? Every dispatch asks, and the queue is mostly empty: a look at one word instead of a search for
+ * the queue. A task is inserted a little after enqueue has said so here, which is why the word is believed for HINT_NS; the
+ * timer corrects it where even that was too short.
+ */
+static __always_inline bool core_waits(u64 now)
+{
+	if (!READ_ONCE(core.filled))
+		return false;
+	if (scx_bpf_dsq_nr_queued(DSQ_CORE) > 0)
+		return true;
+	if (now - READ_ONCE(core.filled_at) > HINT_NS) {
+		__sync_lock_test_and_set(&core.filled, 0);
+		/* One that came meanwhile has set the time before the word. */
+		if (now - READ_ONCE(core.filled_at) <= HINT_NS)
+			WRITE_ONCE(core.filled, 1);
+	}
+	return false;
+}
+
+static __always_inline void core_filled(u64 now)
+{
+	WRITE_ONCE(core.filled_at, now);
+	if (!READ_ONCE(core.filled))
+		__sync_lock_test_and_set(&core.filled, 1);
 }
 
 /* Is this a CPU that a kfunc may see? A number that is none ejects the scheduler. */

@@ -6,18 +6,6 @@
 #define QUMUN_TASKS_H
 #include "cgroups.h"
 
-/* Kernels from 7.1 tell exactly when a task leaves custody; there quiescent is not loaded. */
-OPS2(void, dequeue, struct task_struct *, p, u64, flags)
-{
-	if (ENUM_HAS(scx_deq_flags, SCX_DEQ_SCHED_CHANGE) && (flags & ENUM_VALUE(scx_deq_flags, SCX_DEQ_SCHED_CHANGE)))
-		cancel_event(p);
-}
-
-OPS2(void, quiescent, struct task_struct *, p, u64, flags)
-{
-	cancel_event(p);
-}
-
 /*
  * A task comes under our care: it was forked, or the scheduler was loaded. May sleep, so the state is
  * allocated as any memory is and not from what happens to be free.
@@ -74,7 +62,10 @@ OPS1(void, enable, struct task_struct *, p)
 
 OPS1(void, disable, struct task_struct *, p)
 {
-	cancel_event(p);
+	struct task_ctx *t = task_ctx(p);
+
+	if (t && end_event(t))
+		count()->ev_cancelled++;
 }
 
 /* Loaded only for policies that subscribe. */

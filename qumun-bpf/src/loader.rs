@@ -27,15 +27,13 @@ use crate::{Error, ErrorKind, Result, features, wire};
 const OBJECT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/core.bpf.o"));
 
 /// Functions of `struct sched_ext_ops` in the order of `bpf/kernel.h`, with their programs.
-const MEMBERS: [(&str, &str); 29] = [
+const MEMBERS: [(&str, &str); 27] = [
     ("select_cpu", "qumun_pick_cpu"),
     ("enqueue", "qumun_enqueue"),
-    ("dequeue", "qumun_dequeue"),
     ("dispatch", "qumun_dispatch"),
     ("tick", "qumun_tick"),
     ("running", "qumun_running"),
     ("stopping", "qumun_stopping"),
-    ("quiescent", "qumun_quiescent"),
     ("set_weight", "qumun_set_weight"),
     ("set_cpumask", "qumun_set_cpumask"),
     ("update_idle", "qumun_update_idle"),
@@ -204,7 +202,6 @@ pub(crate) fn unlimited_memlock() {
 struct Kernel {
     members: BTreeSet<String>,
     flags: Vec<(String, u64)>,
-    exact_dequeue: bool,
     reenqueue_anywhere: bool,
 }
 
@@ -223,9 +220,6 @@ impl Kernel {
         Ok(Self {
             members,
             flags: enum_values(&btf, "scx_ops_flags"),
-            exact_dequeue: enum_values(&btf, "scx_deq_flags")
-                .iter()
-                .any(|(n, _)| n == "SCX_DEQ_SCHED_CHANGE"),
             reenqueue_anywhere: btf.type_by_name::<types::Func<'_>>("scx_bpf_reenqueue_local___v2").is_some(),
         })
     }
@@ -257,8 +251,6 @@ impl Kernel {
             {
                 true
             }
-            "dequeue" => !self.exact_dequeue,
-            "quiescent" => self.exact_dequeue,
             "cpu_acquire" | "cpu_release" if self.deprecates_cpu_release() => true,
             other => !self.members.contains(other),
         }

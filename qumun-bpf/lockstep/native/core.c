@@ -65,6 +65,8 @@ EXPORT void native_state(u64 *out)
 	*out++ = core.agent_queued;
 	*out++ = core.decisions_left;
 	*out++ = core.shared;
+	*out++ = core.filled;
+	*out++ = core.filled_at;
 	*out++ = core.preempt_at;
 	*out++ = core.released_at;
 	*out++ = core.held;

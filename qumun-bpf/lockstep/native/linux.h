@@ -133,7 +133,6 @@ struct bpf_iter_scx_dsq {
 #define PF_EXITING 0x00000004
 #define PF_KTHREAD 0x00200000
 #define MAX_RT_PRIO 100
-#define SCX_DEQ_SCHED_CHANGE (1ULL << 33)
 /* A kernel that has everything but what the Rust side does not model: the task's own number, disabled migration. */
 #define ENUM_HAS(type, v) 1
 #define ENUM_VALUE(type, v) (v)
@@ -331,7 +330,7 @@ static void set_slice(struct task_struct *p, u64 slice) { rust_set_slice(p, slic
 
 /* Nobody calls through it here. */
 struct sched_ext_ops {
-	void *select_cpu, *enqueue, *dequeue, *dispatch, *tick, *running, *stopping, *quiescent, *set_weight,
+	void *select_cpu, *enqueue, *dispatch, *tick, *running, *stopping, *set_weight,
 		*set_cpumask, *update_idle, *init_task, *exit_task, *enable, *disable, *dump, *dump_cpu, *dump_task,
 		*cgroup_init, *cgroup_exit, *cgroup_move, *cgroup_set_weight,
 		*cgroup_set_bandwidth, *cpu_online, *cpu_offline, *cpu_acquire, *cpu_release, *init, *exit;

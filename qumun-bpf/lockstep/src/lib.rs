@@ -27,7 +27,7 @@ pub struct Compiled {
 }
 
 /// The state of the core that is one for the machine, in the order of `native_state`.
-pub const STATE: usize = 15 + 64;
+pub const STATE: usize = 17 + 64;
 /// What it keeps for a CPU, in the order of `native_cpu`.
 pub const CPU: usize = 22;
 /// What it keeps for a task, in the order of `native_task`.
@@ -155,14 +155,6 @@ impl Core for Compiled {
 
     fn enqueue(&mut self, linux: &mut Linux, task: Thread, flags: u64) {
         self.op(linux, task, native::qumun_enqueue, flags);
-    }
-
-    fn dequeue(&mut self, linux: &mut Linux, task: Thread) {
-        self.op(linux, task, native::qumun_dequeue, native::DEQ_SCHED_CHANGE);
-    }
-
-    fn quiescent(&mut self, linux: &mut Linux, task: Thread) {
-        self.op(linux, task, native::qumun_quiescent, 0);
     }
 
     fn dispatch(&mut self, linux: &mut Linux, cpu: Cpu, prev: Option<Thread>) {

@@ -5,7 +5,6 @@ use std::cell::RefCell;
 use qumun::sim::{Counters, Dsq, Iter, Limit, Linux, RawDecision, Settings as RefSettings, Thread};
 use qumun::{Affinity, Cpu, CpuSet, Epoch, Event, Events, Generation, Nanos, Note, Pid, Queued, TaskId};
 
-pub(crate) const DEQ_SCHED_CHANGE: u64 = 1 << 33;
 const STORAGE: usize = 160;
 const VIEW_WORDS: usize = 16 + 39;
 const PF_KTHREAD: u32 = 0x0020_0000;
@@ -298,8 +297,6 @@ unsafe extern "C" {
     pub(crate) fn qumun_exit_task(ctx: *mut u64) -> i64;
     pub(crate) fn qumun_pick_cpu(ctx: *mut u64) -> i64;
     pub(crate) fn qumun_enqueue(ctx: *mut u64) -> i64;
-    pub(crate) fn qumun_dequeue(ctx: *mut u64) -> i64;
-    pub(crate) fn qumun_quiescent(ctx: *mut u64) -> i64;
     pub(crate) fn qumun_dispatch(ctx: *mut u64) -> i64;
     pub(crate) fn qumun_running(ctx: *mut u64) -> i64;
     pub(crate) fn qumun_stopping(ctx: *mut u64) -> i64;

@@ -180,7 +180,6 @@ struct World {
     topology: Topology,
     event_room: usize,
     decision_room: usize,
-    exact_dequeue: bool,
     /// There from the start: id, parent, limit.
     cgroups: Vec<(u64, u64, Limit)>,
 }
@@ -207,7 +206,6 @@ impl World {
             topology,
             event_room: random.of(&[1, 3, 64]),
             decision_room: random.of(&[2, 200]),
-            exact_dequeue: random.one_in(2),
             cgroups: match random.one_in(2) {
                 true => (2..7).map(|id| (id, 1 + random.below(id - 1), limit(random))).collect(),
                 false => Vec::new(),
@@ -222,7 +220,6 @@ impl World {
     fn host<C: Core>(&self, core: C) -> Host<C> {
         let mut host = Host::new(self.linux(), core);
         host.core.subscribe(self.events);
-        host.exact_dequeue = self.exact_dequeue;
         for &(id, parent, limit) in &self.cgroups {
             host.make_cgroup(id, parent, 100);
             host.set_cgroup_limit(id, limit);

@@ -33,10 +33,6 @@ pub trait Core {
     fn select_cpu(&mut self, linux: &mut Linux, task: Thread, prev: Cpu, flags: u64) -> Cpu;
     /// A task wants to run.
     fn enqueue(&mut self, linux: &mut Linux, task: Thread, flags: u64);
-    /// A task leaves the care of the queues for a reason that is not the core's (kernels from 7.1).
-    fn dequeue(&mut self, linux: &mut Linux, task: Thread);
-    /// The same where there is no `dequeue`; also for tasks that go to sleep.
-    fn quiescent(&mut self, linux: &mut Linux, task: Thread);
     /// A CPU wants work. `prev` has no slice left and wants to go on.
     fn dispatch(&mut self, linux: &mut Linux, cpu: Cpu, prev: Option<Thread>);
     /// A task is put on this CPU.

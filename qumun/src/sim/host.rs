@@ -18,8 +18,6 @@ pub struct Host<C> {
     pub linux: Linux,
     /// The scheduler's.
     pub core: C,
-    /// The kernel tells exactly when a task leaves the core's queues (from 7.1).
-    pub exact_dequeue: bool,
     /// What `enqueue` wants is carried out later, by [`settle`](Self::settle): the moment in which an agent that is
     /// quick answers too early.
     pub late_inserts: bool,
@@ -30,7 +28,7 @@ impl<C: Core> Host<C> {
     pub fn new(mut linux: Linux, mut core: C) -> Self {
         core.init(&mut linux);
         core.cgroup_init(&mut linux, ROOT);
-        Self { linux, core, exact_dequeue: true, late_inserts: false }
+        Self { linux, core, late_inserts: false }
     }
 
     /// A task comes into being, asleep.
@@ -459,22 +457,12 @@ impl<C: Core> Host<C> {
         self.context(Some(cpu), Some(task));
         self.charge(task);
         self.core.stopping(&mut self.linux, task, false);
-        self.left(task);
     }
 
     fn leave_queue(&mut self, task: Thread) {
         let cpu = self.linux.task(task).cpu;
         self.context(Some(cpu), None);
         self.linux.remove(task);
-        self.left(task);
-    }
-
-    fn left(&mut self, task: Thread) {
-        if self.exact_dequeue {
-            self.core.dequeue(&mut self.linux, task);
-        } else {
-            self.core.quiescent(&mut self.linux, task);
-        }
     }
 
     fn charge(&mut self, task: Thread) {

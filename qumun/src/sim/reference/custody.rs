@@ -87,6 +87,7 @@ impl Reference {
         let fits = |cpu: Cpu| ignore || linux.task(task).may_run(cpu);
         let moved = match named {
             Some(cpu) if !self.cpu_usable(cpu) || !fits(cpu) => {
+                self.core_filled(now);
                 if linux.move_task(iter, task, Dsq::Core, self.settings.slice, vtime) {
                     self.bucket_close(bucket);
                     self.parked_for(enqueued_at, now);

@@ -164,6 +164,7 @@ impl Reference {
         let cpu = t.cpu;
         if t.nr_allowed() != 1 || linux.nr_cpus() == 1 {
             let vtime = self.settle_vtime(task);
+            self.core_filled(linux.now());
             let moved = linux.move_task(iter, task, Dsq::Core, slice, vtime);
             if moved {
                 self.kick_for(linux, task, cpu);

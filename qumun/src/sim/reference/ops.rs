@@ -69,6 +69,7 @@ impl Reference {
             return linux.insert(task, Dsq::Local(near), slice, 0);
         }
         let vtime = self.settle_vtime(task);
+        self.core_filled(now);
         linux.insert(task, Dsq::Core, slice, vtime);
         self.kick_for(linux, task, cpu);
     }
@@ -119,7 +120,7 @@ impl Reference {
         let state = self.cpu_mut(cpu);
         state.overran_at = now;
         let hinted = state.pinned || state.placed || self.shared;
-        if !hinted && linux.nr_queued(Dsq::Core) == 0 && linux.nr_queued(Dsq::Local(cpu)) == 0 {
+        if !hinted && !self.core_waits(linux, now) && linux.nr_queued(Dsq::Local(cpu)) == 0 {
             return;
         }
         self.counters.overruns += 1;
@@ -268,14 +269,6 @@ impl Core for Reference {
         self.call_agent(linux, cpu, now, cuts);
     }
 
-    fn dequeue(&mut self, _: &mut Linux, task: Thread) {
-        self.cancel_event(task);
-    }
-
-    fn quiescent(&mut self, _: &mut Linux, task: Thread) {
-        self.cancel_event(task);
-    }
-
     fn dispatch(&mut self, linux: &mut Linux, cpu: Cpu, prev: Option<Thread>) {
         let now = linux.now();
         let prev_is_agent = prev.is_some_and(|prev| self.is_agent(linux, prev));
@@ -284,8 +277,8 @@ impl Core for Reference {
         if !degraded {
             let state = self.cpu(cpu);
             let waits = prev.is_some() && !prev_is_agent;
-            let was_free =
-                !waits && !state.pinned && !state.placed && !self.shared && linux.nr_queued(Dsq::Core) == 0;
+            let hinted = state.pinned || state.placed || self.shared;
+            let was_free = !waits && !hinted && !self.core_waits(linux, now);
             if !self.take_decisions(linux, cpu, now, was_free) && was_free {
                 return;
             }
@@ -316,7 +309,7 @@ impl Core for Reference {
             && self.agent_cpu.is_some()
             && !self.cpu(cpu).deferred
             && !self.cpu(cpu).pinned
-            && linux.nr_queued(Dsq::Core) == 0
+            && !self.core_waits(linux, now)
             && self.competes(linux, cpu, prev)
             && !self.runs_dry(linux, prev, now)
         {
@@ -503,6 +496,7 @@ impl Core for Reference {
         let mut iter = linux.iter(Dsq::Placed(cpu), false);
         while let Some(task) = linux.next(&mut iter) {
             let vtime = self.settle_vtime(task);
+            self.core_filled(linux.now());
             linux.move_task(&iter, task, Dsq::Core, self.settings.slice, vtime);
         }
         let mut iter = linux.iter(Dsq::Agent, false);
@@ -522,10 +516,15 @@ impl Core for Reference {
     fn timer(&mut self, linux: &mut Linux) {
         let now = linux.now();
         let degraded = self.latch_check(linux, now);
+        self.agent_queued |= linux.nr_queued(Dsq::Agent) > 0;
         let wanted = self.agent_queued && self.agent_wanted(linux, now, degraded);
         self.release(linux, now);
+        let core_waits = linux.nr_queued(Dsq::Core) > 0;
+        if core_waits {
+            self.core_filled(now);
+        }
         let waits = wanted
-            || linux.nr_queued(Dsq::Core) > 0
+            || core_waits
             || self.shared
             || degraded && linux.nr_queued(Dsq::Park) > 0
             || !degraded && self.decisions_left > 0;

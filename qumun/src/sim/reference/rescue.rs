@@ -12,6 +12,7 @@ impl Reference {
             let Some(task) = linux.next(&mut iter) else { break };
             if later_by(now, self.ctx(task).placed_at, RESCUE_AFTER) {
                 let vtime = self.settle_vtime(task);
+                self.core_filled(now);
                 if linux.move_task(&iter, task, Dsq::Core, self.settings.slice, vtime) {
                     self.counters.rescued += 1;
                 }
@@ -63,6 +64,6 @@ impl Reference {
                 self.rescue_placed(linux, Dsq::Placed(Cpu(next)), now);
             }
         }
-        linux.nr_queued(Dsq::Core) > 0 && self.rescue_queued(linux, Dsq::Core, cpu, now)
+        self.core_waits(linux, now) && self.rescue_queued(linux, Dsq::Core, cpu, now)
     }
 }

@@ -51,6 +51,7 @@ impl Reference {
     fn take_core(&mut self, linux: &mut Linux, cpu: Cpu, now: u64) -> bool {
         self.cpu_mut(cpu).served_at[CORE] = now;
         if self.cpu(cpu).pinned
+            && self.core_waits(linux, now)
             && let Some((pinned, _)) = self.head_of(linux, Dsq::Pinned(cpu))
             && let Some((shared, _)) = self.head_of(linux, Dsq::Core)
             && before(shared, pinned)
@@ -134,7 +135,7 @@ impl Reference {
         if degraded && self.sabotage != Sabotage::LeaveParked && linux.move_to_local(Dsq::Park) {
             return true;
         }
-        if !pinned && linux.nr_queued(Dsq::Core) == 0 {
+        if !pinned && !self.core_waits(linux, now) {
             return self.take_agents(linux, cpu, now);
         }
         if !placed && !self.shared {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::limits::WORDS;
 use crate::cgroups::{Row, Table};
 use crate::sim::core::{KICK_IDLE, KICK_PREEMPT};
-use crate::sim::linux::{Linux, Thread};
+use crate::sim::linux::{Dsq, Linux, Thread};
 use crate::sim::values::{Counters, RawDecision, Sabotage};
 use crate::{Cpu, CpuSet, Events};
 
@@ -15,6 +15,8 @@ pub(super) const LAG: u64 = 20 * MS;
 /// And how far ahead of it a task may be queued.
 pub(super) const AHEAD: u64 = 100 * MS;
 pub(super) const AGENT_SLICE: u64 = 4 * MS;
+/// How long a word about a queue is believed: what it speaks of is inserted a little later.
+pub(super) const HINT: u64 = 10 * MS;
 /// Slices cut for the agent in a row.
 pub(super) const PREEMPT_BURST: u64 = 4;
 /// While degraded: one bounded turn of the agent in this time.
@@ -223,6 +225,9 @@ pub struct Reference {
     pub(super) agent_queued: bool,
     pub(super) decisions_left: u32,
     pub(super) shared: bool,
+    /// The queue of the core's own may hold a task, as of this time.
+    pub(super) filled: bool,
+    pub(super) filled_at: u64,
     pub(super) preempt_at: u64,
     pub(super) undecided: [i64; BUCKETS],
     pub(super) released_at: u64,
@@ -261,6 +266,8 @@ impl Reference {
             agent_queued: false,
             decisions_left: 0,
             shared: false,
+            filled: false,
+            filled_at: 0,
             preempt_at: 0,
             undecided: [0; BUCKETS],
             released_at: 0,
@@ -318,6 +325,22 @@ impl Reference {
 
     pub(super) fn cpu_is_idle(&self, cpu: Cpu) -> bool {
         self.view.idle.contains(cpu)
+    }
+
+    /// May the core's own queue hold a task? One look at a word, which is believed for a while.
+    pub(super) fn core_waits(&mut self, linux: &Linux, now: u64) -> bool {
+        if !self.filled {
+            return false;
+        }
+        if linux.nr_queued(Dsq::Core) > 0 {
+            return true;
+        }
+        self.filled = now.wrapping_sub(self.filled_at) <= HINT;
+        false
+    }
+
+    pub(super) fn core_filled(&mut self, now: u64) {
+        (self.filled, self.filled_at) = (true, now);
     }
 
     pub(super) fn any_idle(&self) -> bool {
@@ -454,6 +477,7 @@ impl Reference {
             vec![self.vnow, self.checked, self.left_at, self.last_rescue, u64::from(self.rescue_cpu)];
         words.extend([self.agent_ran_at, cpu(self.agent_cpu), cpu(self.agent_last_cpu)]);
         words.extend([u64::from(self.agent_queued), self.decisions_left.into(), self.shared.into()]);
+        words.extend([u64::from(self.filled), self.filled_at]);
         words.extend([self.preempt_at, self.released_at, u64::from(self.held), u64::from(self.release_word)]);
         words.extend(self.undecided.map(|n| n as u64));
         words
