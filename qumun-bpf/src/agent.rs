@@ -130,24 +130,31 @@ impl Agent {
         self.agreement.epoch(&AgreementWords { view: &self.view, page: &self.page })
     }
 
-    /// Copies the idle bitmap, one word per 64 CPUs, into `words`.
-    pub fn idle(&self, words: &mut [u64]) {
-        for (i, word) in words.iter_mut().enumerate().take(crate::wire::MAX_CPUS / 64) {
-            // SAFETY: in bounds of View.idle, which lies at offset 0.
-            *word =
-                unsafe { AtomicU64::from_ptr(self.view.ptr().cast::<u64>().add(i)) }.load(Ordering::Relaxed);
-        }
+    /// One word of the idle bitmap: 64 CPUs.
+    ///
+    /// # Panics
+    /// If there is no such word.
+    #[inline]
+    pub fn idle_word(&self, word: usize) -> u64 {
+        self.bitmap_word(std::mem::offset_of!(View, idle), word)
     }
 
-    /// Copies the bitmap of CPUs that may be used, one word per 64 CPUs, into `words`.
-    pub fn online(&self, words: &mut [u64]) {
-        let base = self.view.ptr().cast::<u8>();
-        for (i, word) in words.iter_mut().enumerate().take(crate::wire::MAX_CPUS / 64) {
-            // SAFETY: an aligned word inside View.online.
-            let at = unsafe { base.add(std::mem::offset_of!(View, online) + 8 * i).cast::<u64>() };
-            // SAFETY: as above; the kernel writes whole words.
-            *word = unsafe { AtomicU64::from_ptr(at) }.load(Ordering::Relaxed);
-        }
+    /// One word of the bitmap of CPUs that may be used.
+    ///
+    /// # Panics
+    /// If there is no such word.
+    #[inline]
+    pub fn online_word(&self, word: usize) -> u64 {
+        self.bitmap_word(std::mem::offset_of!(View, online), word)
+    }
+
+    #[inline]
+    fn bitmap_word(&self, offset: usize, word: usize) -> u64 {
+        assert!(word < crate::wire::MAX_CPUS / 64, "there is no word {word}");
+        // SAFETY: an aligned word inside one of the two bitmaps of View, by the line above.
+        let at = unsafe { self.view.ptr().cast::<u8>().add(offset + 8 * word).cast::<u64>() };
+        // SAFETY: as above; the kernel writes whole words.
+        unsafe { AtomicU64::from_ptr(at) }.load(Ordering::Relaxed)
     }
 
     /// The version of a slot of the table of cgroups: changed since it was read last?

@@ -150,7 +150,7 @@ impl<B: Backend, S: Scheduler> Agent<B, S> {
     /// One turn: takes the events there are, asks the policy, hands its decisions over.
     pub fn turn(&mut self) -> Turn {
         self.start();
-        let before = self.stats;
+        let (decisions_before, events_before) = (self.stats.decisions, self.stats.events);
         let epoch = self.backend.epoch();
         let resynced = self.agreed != Some(epoch);
         if resynced {
@@ -164,11 +164,11 @@ impl<B: Backend, S: Scheduler> Agent<B, S> {
         let (policy, mut cx) = self.split();
         policy.dispatch(&mut cx);
 
-        let decisions = self.stats.decisions - before.decisions;
+        let decisions = self.stats.decisions - decisions_before;
         if decisions > 0 {
             self.backend.publish();
         }
-        let events = self.stats.events - before.events;
+        let events = self.stats.events - events_before;
         self.stats.batches += u64::from(events + decisions > 0);
         self.stats.held = self.tasks.held();
         self.note_fill();

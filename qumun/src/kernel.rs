@@ -262,6 +262,8 @@ pub struct Link {
     cgroups: Told,
     /// Read, and to be told after what was not told of cgroups.
     next: Option<Event>,
+    /// Batches, as of the last report.
+    reported: u64,
     /// Why the core did not take this thread for the agent.
     refused: Option<String>,
 }
@@ -292,6 +294,7 @@ impl Link {
             fruitless: 0,
             cgroups: Told::default(),
             next: None,
+            reported: 0,
             refused: None,
         })
     }
@@ -407,15 +410,9 @@ impl Backend for Link {
     }
 
     fn refresh(&mut self) {
-        let mut words = [0; (crate::MAX_CPUS / 64) as usize];
-        let used = self.nr_cpus.div_ceil(64) as usize;
-        self.agent.idle(&mut words[..used]);
-        for (i, word) in words[..used].iter().enumerate() {
-            self.idle.set_word(i, *word);
-        }
-        self.agent.online(&mut words[..used]);
-        for (i, word) in words[..used].iter().enumerate() {
-            self.online.set_word(i, *word);
+        for word in 0..self.nr_cpus.div_ceil(64) as usize {
+            self.idle.set_word(word, self.agent.idle_word(word));
+            self.online.set_word(word, self.agent.online_word(word));
         }
     }
 
@@ -490,13 +487,19 @@ impl Backend for Link {
     fn report(&mut self, stats: &Stats) {
         let put = |word, value| self.agent.page_word(word).store(value, Ordering::Relaxed);
         put(PageWord::Events, stats.events);
-        put(PageWord::Discarded, stats.discarded);
         put(PageWord::Published, stats.decisions);
         put(PageWord::Batches, stats.batches);
+        put(PageWord::Held, stats.held);
+        // What changes rarely is told when there is time, and else in turns.
+        let idle = stats.batches == self.reported;
+        self.reported = stats.batches;
+        if !idle && !stats.batches.is_multiple_of(32) {
+            return;
+        }
+        put(PageWord::Discarded, stats.discarded);
         put(PageWord::RingFull, stats.ring_full);
         put(PageWord::Resyncs, stats.resyncs);
         put(PageWord::Allocations, alloc::total());
-        put(PageWord::Held, stats.held);
         put(PageWord::PoolSize, stats.pool_capacity);
         put(PageWord::PoolUsed, stats.pool_in_use);
         // A system call, so not each time; a fault is seen the next time around.

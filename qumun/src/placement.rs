@@ -84,6 +84,10 @@ impl Placement {
 
     /// An idle CPU for a task, by the chart of [`crate::select`]; it is given away.
     pub(crate) fn pick(&mut self, prev: Cpu, allowed: &Affinity) -> Pick {
+        // On a busy machine this is the answer, and the rest a walk through many words.
+        if self.free.is_empty() {
+            return Pick::Busy;
+        }
         let allowed = CpuSet::from(*allowed);
         let pick = self.selector.claim(&Request::new(prev, &allowed), &mut self.free);
         if let Some(cpu) = pick.cpu() {
@@ -95,9 +99,13 @@ impl Placement {
     /// The same for a task that comes back and ran so long the last time: rather than to a CPU far away, or to whichever
     /// is free first, it is sent to wait for one under its cache that comes free soon.
     pub(crate) fn pick_warm(&mut self, prev: Cpu, allowed: &Affinity, ran: Nanos) -> Pick {
+        if self.free.is_empty() && self.soon.is_empty() {
+            return Pick::Busy;
+        }
         let allowed = CpuSet::from(*allowed);
         let pick = self.selector.pick(&Request::new(prev, &allowed), &self.free);
         if let Pick::Busy | Pick::Cpu { kind: PickKind::CoreAny | PickKind::Any, .. } = pick
+            && !self.soon.is_empty()
             && let Some(cpu) = self.soon(prev, &allowed)
         {
             self.soon.remove(cpu);

@@ -235,6 +235,9 @@ impl Selector {
 
     /// Picks a CPU for the task from the idle ones.
     pub fn pick(&self, request: &Request<'_>, idle: &CpuSet) -> Pick {
+        if idle.is_empty() {
+            return Pick::Busy;
+        }
         let allowed = *request.allowed & *self.topology.online();
         if let Some(cpu) = allowed.single() {
             let idle = idle.contains(cpu);

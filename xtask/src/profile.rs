@@ -24,7 +24,9 @@ const PATIENCE: Duration = Duration::from_secs(120);
 const TIMEOUT: Duration = Duration::from_secs(400);
 /// What is called once for each wakeup.
 const PER_WAKEUP: &str = "try_to_wake_up";
-const LINES: usize = 60;
+const LINES: usize = 300;
+/// Whose functions are named.
+const AGENT: &str = "gthulhu-daemon";
 
 /// Measures, prints and writes.
 pub(crate) fn profile(args: &ProfileArgs) -> Result<ExitCode> {
@@ -38,6 +40,7 @@ pub(crate) fn profile(args: &ProfileArgs) -> Result<ExitCode> {
         let command = ["lab-guest", "profile", "--scheduler", scheduler].map(String::from);
         let log = Log(std::env::temp_dir().join(format!("qumun-profile-{}", std::process::id())));
         let (mut map, mut writer) = (Map::default(), None);
+        map.read(&initramfs::release_dir()?.join(AGENT))?;
         let outcome = guest::run_in(&spec, &command, &mut |line, monitor| {
             if line == READY {
                 say(format_args!("{scheduler}: writing down what is executed"));
@@ -103,7 +106,18 @@ fn write_down(monitor: PathBuf, log: PathBuf) -> JoinHandle<Result<()>> {
 #[derive(Debug, Default)]
 struct Map {
     symbols: BTreeMap<u64, String>,
-    ranges: Vec<(u64, u64, String)>,
+    ranges: Vec<Range>,
+    /// Functions of a program of ours, by where its file has them.
+    functions: BTreeMap<u64, String>,
+}
+
+#[derive(Debug)]
+struct Range {
+    start: u64,
+    end: u64,
+    /// In the file.
+    offset: u64,
+    name: String,
 }
 
 /// Instructions per wakeup, by function.
@@ -116,7 +130,7 @@ struct Column {
 impl Map {
     /// Takes a line of the guest, if it is one of ours.
     fn learn(&mut self, line: &str) -> bool {
-        let mut parts = line.splitn(5, ',');
+        let mut parts = line.splitn(6, ',');
         if parts.next() != Some("profile") {
             return false;
         }
@@ -128,10 +142,10 @@ impl Map {
                 }
             }
             Some("range") => {
-                if let (Some(start), Some(end), Some(name)) =
-                    (hex(parts.next()), hex(parts.next()), parts.next())
+                if let (Some(start), Some(end), Some(offset), Some(name)) =
+                    (hex(parts.next()), hex(parts.next()), hex(parts.next()), parts.next())
                 {
-                    self.ranges.push((start, end, name.to_owned()));
+                    self.ranges.push(Range { start, end, offset, name: name.to_owned() });
                 }
             }
             _ => return false,
@@ -141,10 +155,42 @@ impl Map {
 
     fn name(&self, pc: u64) -> &str {
         if pc < 1 << 63 {
-            let found = self.ranges.iter().find(|(start, end, _)| (*start..*end).contains(&pc));
-            return found.map_or("other programs", |(_, _, name)| name);
+            let found = self.ranges.iter().find(|range| (range.start..range.end).contains(&pc));
+            let Some(range) = found else { return "other programs" };
+            let at = pc - range.start + range.offset;
+            let function = self.functions.range(..=at).next_back().filter(|_| range.name.ends_with(AGENT));
+            return function.map_or(&range.name, |(_, name)| name);
         }
         self.symbols.range(..=pc).next_back().map_or("?", |(_, name)| name)
+    }
+
+    /// Reads what lies where in a program's file.
+    fn read(&mut self, file: &Path) -> Result<()> {
+        // Where a segment is in memory, and where in the file: the kernel's map of a process has the latter.
+        let segments: Vec<[u64; 3]> = capture(Command::new("readelf").arg("-lW").arg(file))?
+            .lines()
+            .filter_map(|line| line.trim_start().strip_prefix("LOAD"))
+            .filter_map(|line| {
+                let mut numbers = line.split_ascii_whitespace().map(|word| {
+                    u64::from_str_radix(word.trim_start_matches("0x"), 16).ok()
+                });
+                let [offset, address, _, size] = std::array::from_fn(|_| numbers.next().flatten());
+                Some([offset?, address?, size?])
+            })
+            .collect();
+        for line in capture(Command::new("nm").args(["-C", "--defined-only"]).arg(file))?.lines() {
+            let mut words = line.splitn(3, ' ');
+            let (Some(at), Some("t" | "T" | "w" | "W"), Some(name)) =
+                (words.next().and_then(|at| u64::from_str_radix(at, 16).ok()), words.next(), words.next())
+            else {
+                continue;
+            };
+            let segment = segments.iter().find(|[_, address, size]| (*address..address + size).contains(&at));
+            if let Some([offset, address, _]) = segment {
+                self.functions.insert(at - address + offset, format!("agent {}", short(name)));
+            }
+        }
+        Ok(())
     }
 
     fn count(&self, log: &Path) -> Result<Column> {
@@ -165,6 +211,25 @@ impl Map {
         }
         Ok(column)
     }
+}
+
+/// A function's name without what its types are made of: `<a::B<c::D> as e::F>::g` is `B::g`.
+fn short(name: &str) -> String {
+    let mut depth = 0;
+    let plain: String = match name.strip_prefix('<').and_then(|rest| rest.rsplit_once(">::")) {
+        Some((of, function)) => format!("{}::{function}", of.split(" as ").next().unwrap_or(of)),
+        None => name.to_owned(),
+    }
+    .chars()
+    .filter(|c| {
+        depth += i32::from(*c == '<');
+        let inside = depth > 0;
+        depth -= i32::from(*c == '>');
+        !inside
+    })
+    .collect();
+    let parts: Vec<&str> = plain.split("::").filter(|part| !part.is_empty()).collect();
+    parts[parts.len().saturating_sub(2)..].join("::")
 }
 
 /// The program counter of `Trace 0: 0x7f… [CS/PC/FLAGS/CFLAGS] …`.
@@ -232,11 +297,22 @@ mod tests {
     use super::*;
 
     #[test]
+    fn names_are_shortened() {
+        for (name, expected) in [
+            ("<qumun::agent::Agent<B, S> as core::fmt::Debug>::fmt", "Agent::fmt"),
+            ("qumun::agent::Agent<B,S>::turn", "Agent::turn"),
+            ("memcpy", "memcpy"),
+        ] {
+            assert_eq!(short(name), expected);
+        }
+    }
+
+    #[test]
     fn instructions_are_counted_by_what_lies_where() {
         let mut map = Map::default();
         let guest = "profile,symbol,ffffffff81000000,try_to_wake_up\n\
             profile,symbol,ffffffff81000100,bpf_prog_1_qumun_enqueue\n\
-            profile,range,400000,500000,agent exe";
+            profile,range,400000,500000,0,agent exe";
         assert!(guest.lines().all(|line| map.learn(line)));
         assert!(!map.learn("path,EEVDF,1,2"));
         let pcs = [0xffff_ffff_8100_0000_u64, 0xffff_ffff_8100_0004, 0xffff_ffff_8100_0101, 0x40_1000, 0x10];

@@ -73,8 +73,9 @@ fn ranges(out: &mut impl Write, name: &str, pid: i32) -> Result<()> {
         let mut words = line.split_ascii_whitespace();
         let (Some(range), Some(rights)) = (words.next(), words.next()) else { continue };
         if let (true, Some((start, end))) = (rights.contains('x'), range.split_once('-')) {
-            let file = words.nth(3).map_or("", |path| path.rsplit('/').next().unwrap_or(path));
-            writeln!(out, "profile,range,{start},{end},{name} {file}").cannot("write")?;
+            let offset = words.next().unwrap_or("0");
+            let file = words.nth(2).map_or("", |path| path.rsplit('/').next().unwrap_or(path));
+            writeln!(out, "profile,range,{start},{end},{offset},{name} {file}").cannot("write")?;
         }
     }
     Ok(())
