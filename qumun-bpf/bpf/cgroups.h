@@ -154,8 +154,10 @@ OPS3(void, cgroup_move, struct task_struct *, p, struct cgroup *, from, struct c
 	struct task_ctx *t = task_ctx(p);
 	struct qm_event *e;
 
-	if (t)
+	if (t) {
 		t->group = slot_of(to);
+		t->permit = 0;
+	}
 	if (!SUBSCRIBED(QM_EVENT_CGROUP) || p->pid == view.agent_pid)
 		return;
 	e = note(QM_EVENT_CGROUP, p, t);

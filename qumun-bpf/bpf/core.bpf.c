@@ -14,6 +14,7 @@
 #include "cpus.h"
 #include "dump.h"
 #include "near.h"
+#include "permit.h"
 #include "rescue.h"
 #include "tasks.h"
 
@@ -112,6 +113,7 @@ OPS3(s32, pick_cpu, struct task_struct *, p, s32, prev_cpu, u64, wake_flags)
 	if (end_event(t))
 		count()->ev_cancelled++;
 	t->exec_runtime = 0;
+	t->order = 0;
 	t->placed_at = now_ns();
 	count()->idle_bypass++;
 	dsq_insert(p, SCX_DSQ_LOCAL, own_slice(t), 0);
@@ -120,23 +122,11 @@ OPS3(s32, pick_cpu, struct task_struct *, p, s32, prev_cpu, u64, wake_flags)
 
 static __always_inline void enqueue_core(struct task_struct *p, struct task_ctx *t, s32 cpu, u64 flags, bool warm, u64 now)
 {
-	s32 near;
+	struct way way = { .slice = own_slice(t), .flags = flags, .now = now, .warm = warm };
 
 	t->placed_at = now;
-	/* To an idle CPU, where its cache is warm or near it. The kernel wakes that CPU; the queue for all would be
-	 * served by whoever looks first. Claimed, as our view lags: of two tasks that wake up at once for one CPU, the
-	 * second would wait there for a slice while others are idle. */
-	if (cpu_is_idle(cpu) && cpu_usable(cpu) && scx_bpf_test_and_clear_cpu_idle(cpu)) {
-		dsq_insert(p, SCX_DSQ_LOCAL, own_slice(t), flags);
+	if (insert_idle(p, cpu, &way))
 		return;
-	}
-	if (any_idle()) {
-		near = near_cpu(p, cpu, warm, now);
-		if (near >= 0 && cpu_usable(near)) {
-			dsq_insert(p, SCX_DSQ_LOCAL_ON | near, own_slice(t), flags);
-			return;
-		}
-	}
 	core_filled(now);
 	dsq_insert_vtime(p, DSQ_CORE, own_slice(t), settle_vtime(t), flags);
 	kick_for(p, cpu);
@@ -149,12 +139,7 @@ static __always_inline void enqueue_core(struct task_struct *p, struct task_ctx 
  */
 static __always_inline bool is_urgent(struct cpu_ctx *cc, struct task_ctx *t, u64 now)
 {
-	u64 cut = READ_ONCE(cc->cut_at), paid = before(cut, now) ? now : cut;
-
-	if (!before(t->vtime, READ_ONCE(core.vnow) - LAG_NS / 2) || paid - now > (PREEMPT_BURST - 1) * config.preempt_ns)
-		return false;
-	WRITE_ONCE(cc->cut_at, paid + config.preempt_ns);
-	return true;
+	return before(t->vtime, READ_ONCE(core.vnow) - LAG_NS / 2) && may_cut(cc, now);
 }
 
 /* Tasks for which only this CPU is possible. They are never parked: if the CPU goes offline or the
@@ -188,6 +173,16 @@ static __always_inline void enqueue_pinned(struct task_struct *p, struct task_ct
 	kick_if_idle(cpu);
 }
 
+/* Is there one CPU only, and nothing that waits for it but who runs there now? Then no queue is needed to find an order. */
+static __always_inline bool alone(s32 cpu, u64 now)
+{
+	struct cpu_ctx *cc = cpu_ctx(cpu);
+
+	return config.nr_cpu_ids == 1 && !READ_ONCE(cc->pinned) && !READ_ONCE(cc->placed) && !READ_ONCE(core.shared) &&
+	       !core_waits(now) && !(core.agent_queued && agent_wanted(now, false)) &&
+	       scx_bpf_dsq_nr_queued(SCX_DSQ_LOCAL) <= 0;
+}
+
 OPS2(void, enqueue, struct task_struct *, p, u64, flags)
 {
 	s32 cpu = scx_bpf_task_cpu(p);
@@ -210,8 +205,12 @@ OPS2(void, enqueue, struct task_struct *, p, u64, flags)
 		return;
 	}
 	now = now_ns();
-	if (flags & SCX_ENQ_WAKEUP)
+	if (flags & SCX_ENQ_WAKEUP) {
 		t->exec_runtime = 0;
+		if (t->stopped_at)
+			t->slept += now - t->stopped_at;
+	}
+	t->order = 0;
 	if (end_event(t))
 		count()->ev_cancelled++;
 	if (throttle(p, t, flags & ~SCX_ENQ_LAST, now))
@@ -237,6 +236,10 @@ OPS2(void, enqueue, struct task_struct *, p, u64, flags)
 	if (latch_is_down(now)) {
 		count()->core_enqueued++;
 		enqueue_core(p, t, cpu, flags, warm, now);
+		return;
+	}
+	if ((flags & SCX_ENQ_WAKEUP) && has_permit(p, t, now)) {
+		let_in(p, t, cpu, flags, alone(cpu, now), now);
 		return;
 	}
 	if (!offer(p, t, cpu, flags, now)) {
@@ -333,6 +336,7 @@ OPS1(void, running, struct task_struct *, p)
 	count()->running = 1;
 	if (p->pid == view.agent_pid) {
 		core.agent_cpu = scx_bpf_task_cpu(p);
+		cc->order = 0;
 		core.agent_last_cpu = core.agent_cpu;
 		core.agent_ran_at = now;
 		view.agent_ran_at = now;
@@ -357,6 +361,7 @@ OPS1(void, running, struct task_struct *, p)
 		}
 	}
 	t->started_at = now;
+	cc->order = t->order;
 	if (before(core.vnow, t->vtime))
 		core.vnow = t->vtime;
 	/* An end of its slice would be seen at the next tick only. */
@@ -389,6 +394,7 @@ OPS2(void, stopping, struct task_struct *, p, bool, runnable)
 	ran = now - t->started_at;
 	t->stopped_at = now;
 	t->exec_runtime += ran;
+	t->ran += ran;
 	t->vtime += ran * 100 / (weight ? weight : 1);
 	stop_charged(p, t, runnable, now);
 }
@@ -495,6 +501,8 @@ static int heartbeat(void *map, u32 *key, struct timer_slot *slot)
 		core_filled(now);
 		waits = true;
 	}
+	if (scx_bpf_dsq_nr_queued(DSQ_SHARED) > 0)
+		WRITE_ONCE(core.shared, 1);
 	if (!waits)
 		waits = core.shared ||
 			(degraded && scx_bpf_dsq_nr_queued(DSQ_PARK) > 0) || (!degraded && core.decisions_left);

@@ -97,6 +97,29 @@ static __always_inline bool is_migration_disabled(struct task_struct *p)
 	return n > 1;
 }
 
+/* The agreement in which a permit was given, and what cgroups were then: both numbers only grow. */
+static __always_inline u32 permit_epoch(void)
+{
+	return (u32)(view.epoch + READ_ONCE(view.cgroup_changes));
+}
+
+/* As a decision on this task says, see permit.h. Before it is moved: from there it may run. */
+static __always_inline void grant(struct task_struct *p, struct task_ctx *t, struct qm_decision *d, u64 slice, u64 now)
+{
+	t->order = d->vtime;
+	t->permit = d->permit < QM_PERMIT_MAX ? d->permit : QM_PERMIT_MAX;
+	if (!t->permit)
+		return;
+	t->permit_flags = d->flags;
+	t->permit_until = now + (d->permit_ns < QM_PERMIT_MAX_NS ? d->permit_ns : QM_PERMIT_MAX_NS);
+	t->permit_vtime = d->vtime;
+	t->permit_slice = slice;
+	t->permit_rate = d->rate;
+	t->permit_mark = d->mark;
+	t->permit_epoch = permit_epoch();
+	t->permit_weight = p->scx.weight;
+}
+
 /* One decision against one parked task. */
 struct turn {
 	s32 cpu;	/* the CPU in dispatch */
@@ -124,7 +147,7 @@ static __always_inline int apply(struct bpf_iter_scx_dsq *it, struct qm_decision
 	bool moved, sampled;
 	u32 bucket;
 
-	if (d->flags || d->reserved || (cpu != QM_CPU_ANY && (cpu < 0 || (u32)cpu >= config.nr_cpu_ids))) {
+	if ((d->flags & ~QM_PERMIT_FLAGS) || (cpu != QM_CPU_ANY && (cpu < 0 || (u32)cpu >= config.nr_cpu_ids))) {
 		c->dec_refused++;
 		return SETTLED;
 	}
@@ -160,10 +183,13 @@ static __always_inline int apply(struct bpf_iter_scx_dsq *it, struct qm_decision
 		goto out;
 	}
 	t->placed_at = turn->now;
+	grant(p, t, d, slice, turn->now);
 	/* A CPU that a realtime task holds now runs nothing of ours: whoever is free first may take it. */
 	if (cpu != QM_CPU_ANY && READ_ONCE(cpu_ctx(cpu)->taken))
 		cpu = QM_CPU_ANY;
 	if (cpu != QM_CPU_ANY && (!cpu_usable(cpu) || !bpf_cpumask_test_cpu(cpu, p->cpus_ptr))) {
+		t->permit = 0;
+		t->order = 0;
 		core_filled(turn->now);
 		if (dsq_move_vtime(it, p, DSQ_CORE, config.slice_ns, t->vtime)) {
 			bucket_close(bucket);

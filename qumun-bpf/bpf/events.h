@@ -121,6 +121,14 @@ static __always_inline bool offer(struct task_struct *p, struct task_ctx *t, s32
 	e->waker = flags & SCX_ENQ_WAKEUP ? (s32)bpf_get_current_pid_tgid() : 0;
 	e->weight = p->scx.weight;
 	e->nr_cpus_allowed = p->nr_cpus_allowed;
+	e->ran_ns = t->ran;
+	e->slept_ns = t->slept;
+	e->permitted = t->permitted;
+	e->reserved = 0;
+	t->ran = 0;
+	t->slept = 0;
+	t->permitted = 0;
+	t->permit = 0;
 	e->epoch = view.epoch;
 	e->flags = (t->sampled ? QM_EVENT_SAMPLED : 0) | (flags & SCX_ENQ_WAKEUP ? QM_EVENT_WAKEUP : 0) |
 		   (p->flags & PF_KTHREAD ? QM_EVENT_KTHREAD : 0);

@@ -48,6 +48,21 @@ static __always_inline bool take_hinted(u64 dsq, u32 *hint)
 	return false;
 }
 
+/* The same from DSQ_SHARED, where a permit inserts a little after it has said so. */
+static __always_inline bool take_shared(u64 now)
+{
+	if (!READ_ONCE(core.shared))
+		return false;
+	if (dsq_to_local(DSQ_SHARED))
+		return true;
+	if (now - READ_ONCE(core.shared_at) <= HINT_NS)
+		return false;
+	__sync_lock_test_and_set(&core.shared, 0);
+	if (now - READ_ONCE(core.shared_at) <= HINT_NS || scx_bpf_dsq_nr_queued(DSQ_SHARED) > 0)
+		WRITE_ONCE(core.shared, 1);
+	return false;
+}
+
 /* The core's own queues: tasks pinned to this CPU and DSQ_CORE, by virtual time. */
 __noinline int take_core(s32 cpu, u64 now)
 {
@@ -86,8 +101,8 @@ __noinline int take_agents(s32 cpu, u64 now)
 
 	cc->served_at[SIDE_AGENT] = now;
 	if (cc->turn++ & 1)
-		return take_hinted(DSQ_PLACED(cpu), &cc->placed) || take_hinted(DSQ_SHARED, &core.shared);
-	return take_hinted(DSQ_SHARED, &core.shared) || take_hinted(DSQ_PLACED(cpu), &cc->placed);
+		return take_hinted(DSQ_PLACED(cpu), &cc->placed) || take_shared(now);
+	return take_shared(now) || take_hinted(DSQ_PLACED(cpu), &cc->placed);
 }
 
 /* Charges what ran since the last charge to its side. */

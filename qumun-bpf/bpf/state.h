@@ -30,6 +30,8 @@
 #define AGENT_PROBE_NS (10 * MS)
 #define TIMER_NS (10 * MS)
 #define HINT_NS (10 * MS)
+/* A task that a permit lets in cuts the slice of one that is so far behind it in the policy's order. */
+#define CUT_LEAD_NS MS
 #define DWELL_MIN_NS (100 * MS)
 #define DWELL_MAX_NS (2000 * MS)
 #define RELAPSE_NS (1000 * MS)
@@ -105,6 +107,20 @@ struct task_ctx {
 	u64 placed_at; /* when it came into the queue where it waits now */
 	u64 charged_at; /* until when its run is charged to its cgroup */
 	u64 utime; /* its time in user space, as of its last tick under a limit */
+	u64 ran;   /* on CPUs since its last event */
+	u64 slept; /* and asleep */
+	u64 order; /* its place in the policy's order, as of the last time it was placed by that; 0: by none */
+	u64 permit_until;
+	u64 permit_vtime; /* its place when the permit was given */
+	u64 permit_slice;
+	u32 permit; /* wakeups for which it still holds */
+	u32 permitted; /* wakeups since its last event */
+	u32 permit_rate;
+	u32 permit_flags;
+	u32 permit_mark;
+	u32 permit_epoch;
+	u32 permit_weight;
+	u32 pad_;
 	u32 bucket; /* which of core.undecided[] counts the open event */
 	u32 group; /* slot of its cgroup */
 	u8 sampled;
@@ -181,6 +197,7 @@ struct cpu_ctx {
 	u64 rescued_at; /* when its own queue was searched for long waiters */
 	u64 overran_at; /* when a run was last cut short for its length */
 	u64 busy_since; /* when it was idle last */
+	u64 order; /* the place in the policy's order of the task that runs here; 0: it has none */
 	u64 stamp; /* when dispatch chose the task that comes next here; 0: it chose none, or the task runs */
 	u32 awaited; /* a task was sent here since, to wait for the CPU */
 };
@@ -208,6 +225,7 @@ struct core_state {
 	u32 filled;	  /* DSQ_CORE may hold a task; see core_waits */
 	u32 crowd;	  /* DSQ_AGENT may hold an earlier agent beside this one */
 	u64 filled_at;
+	u64 shared_at; /* when a permit let a task into DSQ_SHARED last */
 	u32 leaving;	  /* 1 + the CPU that is on its way offline; see let_go */
 	u32 rescue_cpu;	  /* whose queue is searched for long waiters next */
 	u64 preempt_at;	  /* when all slices that were cut for the agent are paid for */
@@ -288,6 +306,14 @@ static __always_inline void core_filled(u64 now)
 		__sync_lock_test_and_set(&core.filled, 1);
 }
 
+/* The same for DSQ_SHARED, where a permit inserts. */
+static __always_inline void shared_filled(u64 now)
+{
+	WRITE_ONCE(core.shared_at, now);
+	if (!READ_ONCE(core.shared))
+		__sync_lock_test_and_set(&core.shared, 1);
+}
+
 /* Is this a CPU that a kfunc may see? A number that is none ejects the scheduler. */
 static __always_inline bool cpu_usable(s32 cpu)
 {
@@ -302,6 +328,8 @@ static __always_inline bool cpu_is_idle(s32 cpu)
 {
 	u32 c = (u32)cpu & (QM_MAX_CPUS - 1);
 
+	/* As in cpu_usable. */
+	asm volatile("" : "+r"(c));
 	return READ_ONCE(view.idle[c / 64]) >> (c & 63) & 1;
 }
 

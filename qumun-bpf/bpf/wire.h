@@ -48,6 +48,8 @@ struct qm_event {
 	u64 cpu_cgroup_id; /* the cgroup whose cpu controller it is under; 0 if nobody subscribes */
 	u64 born;	   /* ns from the boot of the machine to that of the task, time asleep included */
 	u64 process_born;  /* the same of the first thread of its process */
+	u64 ran_ns;   /* on CPUs since its last event */
+	u64 slept_ns; /* asleep since then */
 	s32 pid;
 	s32 tgid;
 	s32 cpu;   /* where it ran last */
@@ -58,6 +60,8 @@ struct qm_event {
 	u32 flags;
 	u32 kind;
 	u32 cgroup_weight; /* cpu.weight of its cgroup, if the policy subscribed to it; else 100 */
+	u32 permitted; /* wakeups since its last event that a permit let in */
+	u32 reserved;
 	char comm[16];
 };
 
@@ -68,11 +72,21 @@ struct qm_decision {
 	u64 vtime;    /* order among the tasks that wait for the same CPU or for any */
 	u64 seen_at;  /* when the agent read the event; 0 if not sampled */
 	u64 decided_at;
+	u64 permit_ns; /* for how long the permit holds: QM_PERMIT_MAX_NS at most */
 	s32 pid;
 	s32 cpu;   /* QM_CPU_ANY or a CPU number */
-	u32 flags; /* none is defined: anything but 0 is refused */
-	u32 reserved;
+	u32 flags; /* QM_PERMIT_CLOCK, QM_PERMIT_CUTS: anything else is refused */
+	u32 permit; /* for how many wakeups it holds: QM_PERMIT_MAX at most; 0: there is none */
+	u32 rate;  /* by how much each nanosecond of run moves the task in the policy's order, in parts of 1024 */
+	u32 mark;  /* of the words qm_agent.revoked* for this task, when the permit was given */
 };
+
+/* qm_decision.flags, of a permit */
+#define QM_PERMIT_CLOCK (1U << 16) /* its place in the policy's order is the time when it wakes up */
+#define QM_PERMIT_CUTS (1U << 17) /* it may cut the slice of whoever is far behind it in that order */
+#define QM_PERMIT_FLAGS (QM_PERMIT_CLOCK | QM_PERMIT_CUTS)
+#define QM_PERMIT_MAX 1024
+#define QM_PERMIT_MAX_NS 1000000000ULL
 
 /* Where each CPU is, told before the load; 0 in cache[] for a CPU about which nothing is known. */
 struct qm_places {
@@ -111,6 +125,7 @@ struct qm_task {
 	u64 vtime;
 };
 
+#define QM_REVOKE_WORDS 1024
 #define QM_SELECT_MAX 64
 struct qm_request {
 	s32 pid;
@@ -191,6 +206,12 @@ struct qm_agent {
 	u64 pool_used;
 	u64 minor_faults; /* page faults on the agent's thread since it began to schedule */
 	u64 major_faults;
+	/*
+	 * A permit holds while the sum of the two words of its task is what it was (as far as 32 bits show). Hashed by pid: a
+	 * change ends the permits of a few others, too, which costs each of them one event.
+	 */
+	u64 revoked_all;
+	u64 revoked[QM_REVOKE_WORDS];
 	struct qm_request requests[QM_SELECT_MAX];
 };
 
@@ -233,6 +254,7 @@ struct qm_counters {
 	u64 throttled;	   /* times a task was held back because its cgroup has used up its limit */
 	u64 throttled_ns;  /* for how long, those that were let out again */
 	u64 limit_overruns; /* those that were let out although the limit was used up, because they waited for too long */
+	u64 permitted;	   /* wakeups that a permit let in: decided earlier, not one by one */
 };
 
 /* Legs of a sampled wakeup: enqueued, seen, decided, inserted, running; the last is the whole. */
@@ -278,17 +300,17 @@ struct qm_config {
 
 
 #define QM_SAME(cond) _Static_assert(cond, #cond)
-QM_SAME(sizeof(struct qm_event) == 168);
+QM_SAME(sizeof(struct qm_event) == 192);
 QM_SAME(__builtin_offsetof(struct qm_event, generation) == 8);
 QM_SAME(__builtin_offsetof(struct qm_event, allowed) == 64);
-QM_SAME(__builtin_offsetof(struct qm_event, pid) == 112);
-QM_SAME(__builtin_offsetof(struct qm_event, weight) == 128);
-QM_SAME(__builtin_offsetof(struct qm_event, kind) == 144);
-QM_SAME(__builtin_offsetof(struct qm_event, comm) == 152);
-QM_SAME(sizeof(struct qm_decision) == 56);
+QM_SAME(__builtin_offsetof(struct qm_event, pid) == 128);
+QM_SAME(__builtin_offsetof(struct qm_event, weight) == 144);
+QM_SAME(__builtin_offsetof(struct qm_event, kind) == 160);
+QM_SAME(__builtin_offsetof(struct qm_event, comm) == 176);
+QM_SAME(sizeof(struct qm_decision) == 72);
 QM_SAME(__builtin_offsetof(struct qm_decision, vtime) == 16);
-QM_SAME(__builtin_offsetof(struct qm_decision, pid) == 40);
-QM_SAME(__builtin_offsetof(struct qm_decision, flags) == 48);
+QM_SAME(__builtin_offsetof(struct qm_decision, pid) == 48);
+QM_SAME(__builtin_offsetof(struct qm_decision, flags) == 56);
 QM_SAME(sizeof(struct qm_hello) == 8);
 QM_SAME(sizeof(struct qm_select) == 8);
 QM_SAME(sizeof(struct qm_preempt) == 8);
@@ -299,8 +321,8 @@ QM_SAME(sizeof(struct qm_task) == 56);
 QM_SAME(__builtin_offsetof(struct qm_view, mode) == 128);
 QM_SAME(__builtin_offsetof(struct qm_view, agent_pid) == 192);
 QM_SAME(__builtin_offsetof(struct qm_view, left) == 232);
-QM_SAME(sizeof(struct qm_agent) == 104 + 8 * QM_SELECT_MAX);
-QM_SAME(sizeof(struct qm_counters) == 33 * 8);
+QM_SAME(sizeof(struct qm_agent) == 112 + 8 * (QM_REVOKE_WORDS + QM_SELECT_MAX));
+QM_SAME(sizeof(struct qm_counters) == 34 * 8);
 QM_SAME(sizeof(struct qm_legs) == QM_LEGS * QM_LEG_BUCKETS * 8);
 QM_SAME(__builtin_offsetof(struct qm_exit, reason) == 16);
 QM_SAME(__builtin_offsetof(struct qm_exit, dump) == 1168);

@@ -10,7 +10,9 @@ use std::time::Duration;
 use crate::map::{Shared, read_words};
 use crate::protocol::{Agreement, Words};
 use crate::ring::{DECISION_RING_BYTES, DecisionRing, EVENT_RING_BYTES, EventRing};
-use crate::wire::{AgentPage, Cgroup, Hello, MAX_CGROUPS, Preempt, Request, SELECT_MAX, Select, View};
+use crate::wire::{
+    AgentPage, Cgroup, Hello, MAX_CGROUPS, Preempt, REVOKE_WORDS, Request, SELECT_MAX, Select, View,
+};
 use crate::{Error, ErrorKind, Result};
 
 /// The descriptors that an agent needs, owned.
@@ -221,6 +223,28 @@ impl Agent {
         page_word(&self.page, word)
     }
 
+    /// What a permit for this task has to carry now.
+    pub fn mark(&self, pid: i32) -> u32 {
+        let all = page_word(&self.page, PageWord::RevokedAll).load(Ordering::Relaxed);
+        all.wrapping_add(self.revoked(pid).load(Ordering::Relaxed)) as u32
+    }
+
+    /// Ends the permits of this task (and of those that share its word), or all of them.
+    pub fn revoke(&self, pid: Option<i32>) {
+        let word = match pid {
+            Some(pid) => self.revoked(pid),
+            None => page_word(&self.page, PageWord::RevokedAll),
+        };
+        // Nobody else writes it. Release: whatever the agent does after has this before it.
+        word.store(word.load(Ordering::Relaxed).wrapping_add(1), Ordering::Release);
+    }
+
+    fn revoked(&self, pid: i32) -> &AtomicU64 {
+        let offset = std::mem::offset_of!(AgentPage, revoked) / 8 + pid as u32 as usize % REVOKE_WORDS;
+        // SAFETY: an aligned u64 inside AgentPage; all access is atomic.
+        unsafe { AtomicU64::from_ptr(self.page.ptr().cast::<u64>().add(offset)) }
+    }
+
     /// Asks the core for idle CPUs for a batch of tasks: one system call for up to [`SELECT_MAX`].
     /// Each request's `cpu` is where to look first, and then the CPU that was claimed, or -1.
     ///
@@ -345,6 +369,8 @@ pub enum PageWord {
     MinorFaults,
     /// [`AgentPage::major_faults`].
     MajorFaults,
+    /// [`AgentPage::revoked_all`].
+    RevokedAll,
 }
 
 /// `BPF_PROG_RUN` of a SYSCALL program with `args` as its context.

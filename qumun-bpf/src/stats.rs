@@ -21,21 +21,21 @@ pub fn sum(per_cpu: &[Counters]) -> Counters {
         add!(total, each; ev_sent ev_dispatched ev_bounced ev_cancelled ev_dead ev_taken_over dec_drained
             dec_applied dec_bounced dec_stale dec_refused ring_errors congested kernel_direct core_enqueued
             exit_dropped kicks preempts activations runs kept retried reenqueued idle_bypass overruns
-            notes_sent notes_dropped inherited running throttled throttled_ns limit_overruns);
+            notes_sent notes_dropped inherited running throttled throttled_ns limit_overruns permitted);
         total.max_parked_ns = total.max_parked_ns.max(each.max_parked_ns);
     }
     total
 }
 
 /// Name and value of each counter, in the order of the wire.
-pub fn named(c: &Counters) -> [(&'static str, u64); 33] {
+pub fn named(c: &Counters) -> [(&'static str, u64); 34] {
     macro_rules! list {
         ($($field:ident)*) => { [ $( (stringify!($field), c.$field) ),* ] };
     }
     list!(ev_sent ev_dispatched ev_bounced ev_cancelled ev_dead ev_taken_over dec_drained dec_applied
         dec_bounced dec_stale dec_refused ring_errors congested kernel_direct core_enqueued exit_dropped
         kicks preempts activations runs kept retried reenqueued max_parked_ns idle_bypass overruns
-        notes_sent notes_dropped inherited running throttled throttled_ns limit_overruns)
+        notes_sent notes_dropped inherited running throttled throttled_ns limit_overruns permitted)
 }
 
 /// What is counted, under the names that users of the Go original know (its BSS variables), with what was
@@ -77,6 +77,8 @@ pub struct Statistics {
     pub throttled_ns: u64,
     /// Tasks let out although the limit was used up, because they had waited for two seconds.
     pub limit_overruns: u64,
+    /// Wakeups that a permit let in; not among `nr_user_dispatches`.
+    pub permitted: u64,
     /// Both ledgers.
     pub ledgers: Ledgers,
     /// The agent's pool, in bytes.
@@ -115,6 +117,7 @@ impl Statistics {
             throttled: c.throttled,
             throttled_ns: c.throttled_ns,
             limit_overruns: c.limit_overruns,
+            permitted: c.permitted,
             ledgers,
             pool_size: page.pool_size,
             pool_used: page.pool_used,

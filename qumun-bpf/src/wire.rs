@@ -88,6 +88,10 @@ pub struct Event {
     pub born: u64,
     /// The same of the first thread of its process.
     pub process_born: u64,
+    /// On CPUs since its last event.
+    pub ran_ns: u64,
+    /// Asleep since then.
+    pub slept_ns: u64,
     /// The thread.
     pub pid: i32,
     /// Its process.
@@ -108,6 +112,10 @@ pub struct Event {
     pub kind: u32,
     /// cpu.weight of the task's cgroup, if it was subscribed to; else 100.
     pub cgroup_weight: u32,
+    /// Wakeups since its last event that a permit let in.
+    pub permitted: u32,
+    /// Zero.
+    pub reserved: u32,
     /// Name of the thread, NUL padded.
     pub comm: [u8; 16],
 }
@@ -126,15 +134,28 @@ pub struct Decision {
     pub seen_at: u64,
     /// When the decision was made; 0 if the event was not sampled.
     pub decided_at: u64,
+    /// For how long the permit holds.
+    pub permit_ns: u64,
     /// The thread.
     pub pid: i32,
     /// A CPU or [`CPU_ANY`].
     pub cpu: i32,
-    /// Must be 0.
+    /// [`PERMIT_CLOCK`], [`PERMIT_CUTS`]; anything else is refused.
     pub flags: u32,
-    /// Must be 0.
-    pub reserved: u32,
+    /// For how many wakeups the permit holds; 0: there is none.
+    pub permit: u32,
+    /// By how much each nanosecond of run moves the task in the policy's order, in parts of 1024.
+    pub rate: u32,
+    /// Of [`AgentPage::revoked_all`] and [`AgentPage::revoked`] for this task.
+    pub mark: u32,
 }
+
+/// [`Decision::flags`]: the permit's place in the policy's order is the time of the wakeup.
+pub const PERMIT_CLOCK: u32 = 1 << 16;
+/// It may cut the slice of whoever is far behind it in that order.
+pub const PERMIT_CUTS: u32 = 1 << 17;
+/// Words of [`AgentPage::revoked`].
+pub const REVOKE_WORDS: usize = 1024;
 
 /// Argument of `qumun_hello`.
 #[repr(C)]
@@ -305,6 +326,10 @@ pub struct AgentPage {
     pub minor_faults: u64,
     /// Those that had to read a disk.
     pub major_faults: u64,
+    /// A permit holds while the sum of this and its task's word of `revoked` is what it was.
+    pub revoked_all: u64,
+    /// Hashed by pid.
+    pub revoked: [u64; REVOKE_WORDS],
     /// Questions to `qumun_select_cpu`.
     pub requests: [Request; SELECT_MAX],
 }
@@ -379,6 +404,8 @@ pub struct Counters {
     pub throttled_ns: u64,
     /// Those that were let out although the limit was used up, because they had waited for too long.
     pub limit_overruns: u64,
+    /// Wakeups that a permit let in: decided earlier, not one by one.
+    pub permitted: u64,
 }
 
 /// One CPU's histograms of the legs of sampled wakeups.
@@ -437,17 +464,17 @@ pub struct Config {
 }
 
 const _: () = {
-    assert!(size_of::<Event>() == 168);
+    assert!(size_of::<Event>() == 192);
     assert!(offset_of!(Event, generation) == 8);
     assert!(offset_of!(Event, allowed) == 64);
-    assert!(offset_of!(Event, pid) == 112);
-    assert!(offset_of!(Event, weight) == 128);
-    assert!(offset_of!(Event, kind) == 144);
-    assert!(offset_of!(Event, comm) == 152);
-    assert!(size_of::<Decision>() == 56);
+    assert!(offset_of!(Event, pid) == 128);
+    assert!(offset_of!(Event, weight) == 144);
+    assert!(offset_of!(Event, kind) == 160);
+    assert!(offset_of!(Event, comm) == 176);
+    assert!(size_of::<Decision>() == 72);
     assert!(offset_of!(Decision, vtime) == 16);
-    assert!(offset_of!(Decision, pid) == 40);
-    assert!(offset_of!(Decision, flags) == 48);
+    assert!(offset_of!(Decision, pid) == 48);
+    assert!(offset_of!(Decision, flags) == 56);
     assert!(size_of::<Hello>() == 8);
     assert!(size_of::<Select>() == 8);
     assert!(size_of::<Preempt>() == 8);
@@ -458,8 +485,8 @@ const _: () = {
     assert!(offset_of!(View, mode) == 128);
     assert!(offset_of!(View, agent_pid) == 192);
     assert!(offset_of!(View, left) == 232);
-    assert!(size_of::<AgentPage>() == 104 + 8 * SELECT_MAX);
-    assert!(size_of::<Counters>() == 33 * 8);
+    assert!(size_of::<AgentPage>() == 112 + 8 * (REVOKE_WORDS + SELECT_MAX));
+    assert!(size_of::<Counters>() == 34 * 8);
     assert!(size_of::<Legs>() == LEGS * LEG_BUCKETS * 8);
     assert!(offset_of!(Exit, reason) == 16);
     assert!(offset_of!(Exit, dump) == 1168);

@@ -61,6 +61,12 @@ pub trait Backend {
     /// [`Full`] if there is no room; nothing was written.
     fn send(&mut self, decision: &Decision) -> Result<(), Full>;
 
+    /// Ends the [permits](crate::Permit) of a task, or all of them. It holds from the task's next wakeup on, and for
+    /// decisions that were sent before and are not applied yet, too.
+    fn revoke(&mut self, task: Option<Pid>) {
+        let _ = task;
+    }
+
     /// Shows the core everything sent so far. Called at the end of a turn that sent something, and
     /// earlier when the ring is full, since only a core that sees decisions makes room.
     fn publish(&mut self);

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::{Cpu, Nanos, TaskId};
+use crate::{Cpu, Nanos, Permit, TaskId};
 
 /// Lets one parked task run. Made by [`Queued::anywhere`](crate::Queued::anywhere) or
 /// [`Queued::on`](crate::Queued::on).
@@ -15,12 +15,14 @@ pub struct Decision {
     vtime: u64,
     seen_at: Nanos,
     decided_at: Nanos,
+    permit: Permit,
 }
 
 impl Decision {
     /// A decision on this enqueue of this task: a CPU, or `None` for any.
     pub const fn new(id: TaskId, cpu: Option<Cpu>) -> Self {
-        Self { id, cpu, slice: Nanos::ZERO, vtime: 0, seen_at: Nanos::ZERO, decided_at: Nanos::ZERO }
+        let (slice, seen_at, decided_at) = (Nanos::ZERO, Nanos::ZERO, Nanos::ZERO);
+        Self { id, cpu, slice, vtime: 0, seen_at, decided_at, permit: Permit::wakeups(0) }
     }
 
     /// Asks for this CPU, as [`Queued::on`](crate::Queued::on) does.
@@ -41,6 +43,17 @@ impl Decision {
     pub const fn vtime(mut self, vtime: u64) -> Self {
         self.vtime = vtime;
         self
+    }
+
+    /// Lets the core do the same by itself when the task wakes up next, so often and so long.
+    pub const fn permit(mut self, permit: Permit) -> Self {
+        self.permit = permit;
+        self
+    }
+
+    /// The permit; one for no wakeups if there is none.
+    pub const fn get_permit(&self) -> Permit {
+        self.permit
     }
 
     /// Which enqueue of which task this is about.

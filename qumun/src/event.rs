@@ -194,6 +194,12 @@ pub struct Queued {
     pub stopped_at: Nanos,
     /// Time on a CPU since the last sleep.
     pub exec_runtime: Nanos,
+    /// Time on CPUs since the task's last event, of all its runs since then.
+    pub ran: Nanos,
+    /// Time asleep since then.
+    pub slept: Nanos,
+    /// Wakeups since then that a [`Permit`](crate::Permit) let in.
+    pub permitted: u32,
     /// The core's own virtual time of the task: nanoseconds, weight applied.
     pub vtime: u64,
     /// Where the task may run.

@@ -352,6 +352,9 @@ impl Link {
                 started_at: Nanos(raw.started_at),
                 stopped_at: Nanos(raw.stopped_at),
                 exec_runtime: Nanos(raw.exec_runtime),
+                ran: Nanos(raw.ran_ns),
+                slept: Nanos(raw.slept_ns),
+                permitted: raw.permitted,
                 vtime: raw.vtime,
                 allowed: Affinity::new(raw.allowed, raw.nr_cpus_allowed, nr_cpus),
                 enq_flags: raw.enq_flags,
@@ -373,8 +376,11 @@ impl Link {
             pid: decision.id().pid.0,
             // A number that is no i32 is no CPU either; the core refuses -2.
             cpu: decision.cpu().map_or(wire::CPU_ANY, |cpu| i32::try_from(cpu.0).unwrap_or(-2)),
-            flags: 0,
-            reserved: 0,
+            flags: decision.get_permit().flags(),
+            permit: decision.get_permit().get_wakeups(),
+            permit_ns: decision.get_permit().get_lasting().as_u64(),
+            rate: decision.get_permit().pace(),
+            mark: 0,
         }
     }
 }
@@ -475,8 +481,15 @@ impl Backend for Link {
     }
 
     fn send(&mut self, decision: &Decision) -> Result<(), Full> {
-        let raw = Self::encode(decision);
+        let mut raw = Self::encode(decision);
+        if raw.permit > 0 {
+            raw.mark = self.agent.mark(raw.pid);
+        }
         self.agent.decisions.push(&raw).map_err(|_| Full(*decision))
+    }
+
+    fn revoke(&mut self, task: Option<Pid>) {
+        self.agent.revoke(task.map(|pid| pid.0));
     }
 
     fn publish(&mut self) {

@@ -93,6 +93,7 @@ mod exit;
 mod idle;
 #[cfg(feature = "kernel")]
 pub mod kernel;
+mod permit;
 mod placement;
 pub mod pool;
 mod scheduler;
@@ -116,6 +117,7 @@ pub use error::{Error, ErrorExt, ErrorKind, Result};
 pub use event::{Affinity, Event, Events, Note, Queued};
 pub use exit::{Exit, ExitInfo, ExitKind, StopHandle};
 pub use idle::{IdleView, MAX_CPUS};
+pub use permit::Permit;
 pub use scheduler::{Context, Scheduler};
 pub use select::{Pick, PickKind, Reach, Request, Selector};
 pub use topology::cpuset::CpuSet;

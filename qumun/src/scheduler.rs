@@ -131,6 +131,16 @@ impl<T: Default> Context<'_, T> {
         self.out.backend.claim(asks)
     }
 
+    /// Ends the [permit](crate::Permit) of a task: its next wakeup is an event again. A few others may lose theirs, too.
+    pub fn revoke(&mut self, pid: impl Into<Pid>) {
+        self.out.backend.revoke(Some(pid.into()));
+    }
+
+    /// Ends all permits.
+    pub fn revoke_all(&mut self) {
+        self.out.backend.revoke(None);
+    }
+
     /// Decides on a task that was kept.
     ///
     /// # Errors

@@ -255,6 +255,10 @@ fn garbage_in_the_ring_and_cpus_that_go_break_nothing() {
             flags: u32::from(random & 4 == 0),
             slice: random >> 20,
             vtime: random,
+            permit: (random >> 8) as u32 & 7,
+            permit_ns: random >> 16,
+            rate: (random >> 40) as u32,
+            mark: 0,
         });
         if round % 50 == 0 {
             sim.set_online(Cpu((round / 50 % 3) as u32), round % 100 == 0);

@@ -55,6 +55,7 @@ const ENTRIES: &[Entry] = &[
     Entry { name: outside::ENTRY, smp: "2", mem: "", icount: false, timeout: 120, long: false, argv: &["env", "LAB_DAEMON=/bin/mine", "lab-guest", "check", "plugin"] },
     Entry { name: "events", smp: "2", mem: "", icount: false, timeout: 120, long: false, argv: &["/bin/listener"] },
     Entry { name: "freeze", smp: "2", mem: "", icount: false, timeout: 120, long: false, argv: &["lab-guest", "check", "freeze"] },
+    Entry { name: "path", smp: "1", mem: "", icount: true, timeout: 400, long: false, argv: &["lab-guest", "gate"] },
     Entry { name: "freeze-exact", smp: "2", mem: "", icount: true, timeout: 300, long: false, argv: &["lab-guest", "check", "freeze"] },
     Entry { name: "kill", smp: "2", mem: "", icount: false, timeout: 120, long: false, argv: &["lab-guest", "check", "kill"] },
     Entry { name: "hostile", smp: "4", mem: "", icount: false, timeout: 150, long: false, argv: &["lab-guest", "check", "hostile"] },

@@ -171,9 +171,9 @@ impl Map {
             .lines()
             .filter_map(|line| line.trim_start().strip_prefix("LOAD"))
             .filter_map(|line| {
-                let mut numbers = line.split_ascii_whitespace().map(|word| {
-                    u64::from_str_radix(word.trim_start_matches("0x"), 16).ok()
-                });
+                let mut numbers = line
+                    .split_ascii_whitespace()
+                    .map(|word| u64::from_str_radix(word.trim_start_matches("0x"), 16).ok());
                 let [offset, address, _, size] = std::array::from_fn(|_| numbers.next().flatten());
                 Some([offset?, address?, size?])
             })

@@ -23,16 +23,18 @@ impl Builder {
         use gthulhu_plugin_gthulhu::Gthulhu;
         use gthulhu_plugin_simple::{Mode, Simple};
         use gthulhu_plugin_simple_fifo::SimpleFifo;
-        self.plugin_with("gthulhu", |options| Gthulhu::new(options.slice(), options.slice_min()))
-            .about("virtual deadlines: weights respected, tasks that sleep much come first")
-            .try_plugin_with("simple", |options| {
-                let mode = if options.flag("fifo")? { Mode::Fifo } else { Mode::Weighted };
-                Ok(Simple::new(options.slice()).mode(mode))
-            })
-            .about("weighted virtual time: weights respected, no favourites")
-            .option("fifo", "true: first come, first served, weights ignored")
-            .plugin_with("simple-fifo", |options| SimpleFifo::new(options.slice()))
-            .about("first come, first served")
+        self.plugin_with("gthulhu", |options| {
+            Gthulhu::new(options.slice(), options.slice_min()).permit(options.permit())
+        })
+        .about("virtual deadlines: weights respected, tasks that sleep much come first")
+        .try_plugin_with("simple", |options| {
+            let mode = if options.flag("fifo")? { Mode::Fifo } else { Mode::Weighted };
+            Ok(Simple::new(options.slice()).mode(mode).permit(options.permit()))
+        })
+        .about("weighted virtual time: weights respected, no favourites")
+        .option("fifo", "true: first come, first served, weights ignored")
+        .plugin_with("simple-fifo", |options| SimpleFifo::new(options.slice()).permit(options.permit()))
+        .about("first come, first served")
     }
 
     /// Adds a policy that is made by its `Default`. Its name is what `run --plugin` takes: 1 to 64

@@ -6,19 +6,25 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use clap::{Args, ValueEnum};
-use qumun::{Builder, Cpu, Nanos};
+use qumun::{Builder, Cpu, Nanos, Permit};
 
 /// What a plugin can see of the command line when it is made.
 #[derive(Clone, Debug)]
 pub struct PluginOptions {
     slice: Nanos,
     slice_min: Nanos,
+    permit: Permit,
     own: BTreeMap<String, String>,
 }
 
 impl Default for PluginOptions {
     fn default() -> Self {
-        Self { slice: Nanos::from_millis(5), slice_min: Nanos::from_millis(1), own: BTreeMap::new() }
+        Self {
+            slice: Nanos::from_millis(5),
+            slice_min: Nanos::from_millis(1),
+            permit: Permit::wakeups(0),
+            own: BTreeMap::new(),
+        }
     }
 }
 
@@ -31,6 +37,12 @@ impl PluginOptions {
     /// The shortest slice that is worth a switch (`--slice-min-us`), never above the other.
     pub fn slice_min(&self) -> Nanos {
         self.slice_min
+    }
+
+    /// For how many wakeups, and for how long, a decision may hold (`--permit`, `--permit-us`); what else a permit says is
+    /// the plugin's. For no wakeups: each is to be decided.
+    pub fn permit(&self) -> Permit {
+        self.permit
     }
 
     /// The value of one of the plugin's own options (`--option NAME=VALUE`), if it was given.
@@ -92,6 +104,13 @@ pub(crate) struct PolicyArgs {
     /// Shortest slice that the policy gives, in microseconds; a longer one than --slice-us counts as that
     #[arg(long, value_name = "US", default_value_t = 1000, value_parser = clap::value_parser!(u64).range(100..=100_000))]
     pub(crate) slice_min_us: u64,
+    /// Wakeups for which a decision may hold: the core then lets the task in by itself, as it was decided, and the policy
+    /// hears of it with the next event. 0: each wakeup is decided
+    #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u32).range(0..=Permit::MOST as i64))]
+    pub(crate) permit: u32,
+    /// And for how long, in microseconds
+    #[arg(long, value_name = "US", default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    pub(crate) permit_us: u64,
     /// An option of the plugin itself; may be repeated
     #[arg(long, value_name = "NAME=VALUE", value_parser = check_pair)]
     pub(crate) option: Vec<String>,
@@ -118,6 +137,8 @@ impl PolicyArgs {
         }
         add("slice-us", &self.slice_us.to_string());
         add("slice-min-us", &self.slice_min_us.to_string());
+        add("permit", &self.permit.to_string());
+        add("permit-us", &self.permit_us.to_string());
         self.option.iter().for_each(|pair| add("option", pair));
         if let Some(cpus) = &self.agent_cpus {
             add("agent-cpus", cpus);
@@ -136,6 +157,7 @@ impl PolicyArgs {
         let base = PluginOptions {
             slice: Nanos::from_micros(self.slice_us),
             slice_min: Nanos::from_micros(self.slice_min_us.min(self.slice_us)),
+            permit: Permit::wakeups(self.permit).lasting(Nanos::from_micros(self.permit_us)),
             own: BTreeMap::new(),
         };
         self.option.iter().try_fold(base, |options, pair| options.with(pair))
@@ -276,6 +298,8 @@ mod tests {
             "700",
             "--slice-min-us",
             "300",
+            "--permit",
+            "3",
             "--option",
             "fifo=on",
             "--option",
@@ -291,6 +315,7 @@ mod tests {
         let options = told.plugin_options().expect("options");
         assert_eq!((options.flag("fifo"), options.get("a")), (Ok(true), Some("b=c")));
         assert_eq!(options.slice(), Nanos::from_micros(700));
+        assert_eq!(options.permit().get_wakeups(), 3);
         assert_eq!(options.parse::<u32>("none"), Ok(None));
         assert!(options.parse::<u32>("a").is_err());
     }

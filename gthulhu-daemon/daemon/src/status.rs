@@ -75,6 +75,7 @@ fn statistics(now: &Snapshot) -> Value {
         ("throttled", s.throttled),
         ("throttled_ns", s.throttled_ns),
         ("limit_overruns", s.limit_overruns),
+        ("permitted", s.permitted),
         ("limits_set", now.limits.set),
         ("limits_unenforced", now.limits.unenforced),
         ("pool_size", s.pool_size),

@@ -75,6 +75,11 @@ impl Standing {
         (u128::from(time) * u128::from(self.pace) / u128::from(UNIT)).min(time.into()) as u64
     }
 
+    /// How far each nanosecond that it runs moves it on the axis, in parts of [`Permit::UNIT`](qumun::Permit::UNIT).
+    pub(crate) fn pace(self) -> u32 {
+        u32::try_from(self.pace >> (UNIT.ilog2() - qumun::Permit::UNIT.ilog2())).unwrap_or(u32::MAX)
+    }
+
     /// How much time on a CPU it has had too much, where the axis is by now at `now`.
     fn too_much(self, now: u64) -> i64 {
         let ahead = i128::from(self.place) - i128::from(now);

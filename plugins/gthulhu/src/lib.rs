@@ -94,7 +94,7 @@ use boost::{Boosts, Payer, Place};
 use clock::{AHEAD, BEHIND, per_weight};
 use groups::{Asks, Groups, Run};
 use gthulhu_model::{Class, Floor, Level, Reader, StrategyTable, TokenBucket};
-use qumun::{Context, Events, Full, Nanos, Note, Queued, Scheduler, Verdict};
+use qumun::{Context, Events, Full, Nanos, Note, Permit, Queued, Scheduler, Verdict};
 use waiting::{Entry, Waiting, Wants};
 use wishes::Wishes;
 
@@ -130,6 +130,7 @@ pub struct Gthulhu {
     boosts: Boosts,
     wishes: Wishes,
     waiting: Waiting,
+    permit: Permit,
     nr_cpus: u32,
     /// Where the next newcomer is put.
     spread: u32,
@@ -155,6 +156,7 @@ impl Gthulhu {
             boosts: Boosts::new(Floor::DEFAULT),
             wishes: Wishes::default(),
             waiting: Waiting::default(),
+            permit: Permit::wakeups(0),
             nr_cpus: 1,
             spread: 0,
             now: Nanos::ZERO,
@@ -171,6 +173,14 @@ impl Gthulhu {
     /// What all boosts together leave to everything else, of the machine and of each CPU.
     pub fn floor(mut self, floor: Floor) -> Self {
         self.boosts = Boosts::new(floor);
+        self
+    }
+
+    /// Lets decisions hold for several wakeups, at the place that the task has by then. Not for those that boosts serve, of
+    /// which each run is counted.
+    #[must_use]
+    pub fn permit(mut self, permit: Permit) -> Self {
+        self.permit = permit;
         self
     }
 
@@ -196,7 +206,11 @@ impl Gthulhu {
         if !account.known {
             return 0;
         }
-        let ran = (task.stopped_at - task.started_at).min(account.turn.slice + LATE);
+        // With a permit it has run several times.
+        let last = task.stopped_at - task.started_at;
+        let each = (account.turn.slice + LATE).as_u64();
+        let most = Nanos(each.saturating_mul(u64::from(task.permitted) + 1));
+        let ran = if task.permitted > 0 { task.ran } else { last }.min(most);
         account.turn.ran = account.turn.ran + ran;
         let time = ran.as_u64();
         let budget = account.wish.priority.boost().unwrap_or_default();
@@ -244,8 +258,10 @@ impl Gthulhu {
         let changed = self.wishes.of(&mut account.wish, task, self.now);
         let mut slept = Nanos::ZERO;
         if task.wakeup && task.stopped_at > Nanos::ZERO {
-            slept = task.enqueued_at - task.stopped_at;
-            account.slept(slept.as_u64(), account.waited_for);
+            slept = if task.permitted > 0 { task.slept } else { task.enqueued_at - task.stopped_at };
+            // For whom it waited before its last sleep is not known: for its own processes, if it has made some.
+            let unknown = task.permitted > 0 && account.family.has_children;
+            account.slept(slept.as_u64(), if unknown { Some(0) } else { account.waited_for });
         }
         let budget = account.wish.priority.boost();
         if let Some(budget) = budget
@@ -377,8 +393,16 @@ impl Gthulhu {
                 }
                 _ => Wants::Idle,
             },
-            decision: task.anywhere().vtime(account.turn.vtime).slice(slice),
+            decision: task.anywhere().vtime(account.turn.vtime).slice(slice).permit(self.permit_for(account)),
         }
+    }
+
+    /// What the core may do by itself the next time.
+    fn permit_for(&self, account: &Account) -> Permit {
+        if account.manner != Manner::Turn || account.wish.priority.boost().is_some() {
+            return Permit::wakeups(0);
+        }
+        self.permit.at_pace(account.turn.stands.pace()).cutting()
     }
 
     /// The slice of a task: shorter where so many want to run that a round of them would take more than [`ROUND`]

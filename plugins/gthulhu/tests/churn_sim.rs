@@ -9,7 +9,7 @@ mod world;
 
 use gthulhu_plugin_gthulhu::Gthulhu;
 use qumun::sim::{Group, Setup, Sim, Spec, Step, Workload};
-use qumun::{Cpu, CpuSet, Nanos, Topology};
+use qumun::{Cpu, CpuSet, Nanos, Permit, Topology};
 use world::{hog, ms, us};
 
 const CGROUPS: usize = 6;
@@ -22,15 +22,16 @@ const ROOT: u64 = 1;
 #[test]
 fn a_shell_at_the_root_stays_usable_while_cgroups_churn() {
     for seed in 1..=4 {
-        for binds in [false, true] {
-            let gap = longest_gap(seed, binds, ms(20_000));
-            assert!(gap <= ms(1_000), "{gap} without a beat, with the seed {seed}, binds: {binds}");
+        for (binds, wakeups) in [(false, 0), (true, 0), (false, 8), (true, 8)] {
+            let gap = longest_gap(seed, binds, Permit::wakeups(wakeups), ms(20_000));
+            let world = format!("the seed {seed}, binds: {binds}, permits of {wakeups}");
+            assert!(gap <= ms(1_000), "{gap} without a beat, with {world}");
         }
     }
 }
 
 /// The longest time without the end of a program, while one thing after the other changes.
-fn longest_gap(seed: u64, binds: bool, time: Nanos) -> Nanos {
+fn longest_gap(seed: u64, binds: bool, permit: Permit, time: Nanos) -> Nanos {
     let mut work = Workload::new();
     let mut movable = Vec::new();
     for _ in 0..2 {
@@ -44,7 +45,7 @@ fn longest_gap(seed: u64, binds: bool, time: Nanos) -> Nanos {
     let steps = vec![Step::Every(ms(100)), Step::Run(ms(2).into()), Step::Fork(program), Step::Join];
     let shell = work.group("shell", 1, Spec::default(), steps);
 
-    let mut sim = Sim::new(Setup::new(Topology::flat(2)), &work, Gthulhu::default()).unwrap();
+    let mut sim = Sim::new(Setup::new(Topology::flat(2)), &work, Gthulhu::default().permit(permit)).unwrap();
     let mut churn = Churn::new(seed, binds, movable);
     let (end, mut last, mut beats, mut longest) = (sim.now() + time, sim.now(), 0, Nanos::ZERO);
     while sim.now() < end {

@@ -20,18 +20,26 @@
 
 #![forbid(unsafe_code)]
 
-use qumun::{Context, Nanos, Queued, Scheduler, Verdict};
+use qumun::{Context, Nanos, Permit, Queued, Scheduler, Verdict};
 
 /// The policy.
 #[derive(Clone, Copy, Debug)]
 pub struct SimpleFifo {
     slice: Nanos,
+    permit: Permit,
 }
 
 impl SimpleFifo {
     /// With this slice for everybody; zero means the core's default. The core clamps it to its bounds.
     pub fn new(slice: Nanos) -> Self {
-        Self { slice }
+        Self { slice, permit: Permit::wakeups(0).by_clock() }
+    }
+
+    /// Lets a decision hold for several wakeups: whoever wakes up then comes after those who came before, as always.
+    #[must_use]
+    pub fn permit(mut self, permit: Permit) -> Self {
+        self.permit = permit.by_clock();
+        self
     }
 }
 
@@ -48,6 +56,6 @@ impl Scheduler for SimpleFifo {
     fn enqueue(&mut self, _: &mut Context<'_, ()>, task: &Queued) -> Verdict {
         // The time, not the order of the events: these may come out of order from different CPUs, and
         // decisions that found the ring full come late.
-        task.anywhere().slice(self.slice).vtime(task.enqueued_at.as_u64()).into()
+        task.anywhere().slice(self.slice).vtime(task.enqueued_at.as_u64()).permit(self.permit).into()
     }
 }

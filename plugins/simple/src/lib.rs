@@ -28,7 +28,7 @@
 
 #![forbid(unsafe_code)]
 
-use qumun::{Context, Nanos, Queued, Scheduler, Verdict};
+use qumun::{Context, Nanos, Permit, Queued, Scheduler, Verdict};
 
 /// By how many slices a task that does not sleep may be behind the clock. It is there for tasks that
 /// the core or another CPU served for a while: what they were given was not charged here.
@@ -52,6 +52,7 @@ pub enum Mode {
 pub struct Simple {
     slice: Nanos,
     mode: Mode,
+    permit: Permit,
     /// The largest virtual time with which a task was served.
     clock: u64,
 }
@@ -76,7 +77,7 @@ impl Default for Simple {
 impl Simple {
     /// Weighted, with this slice for everybody. The core clamps it to its bounds.
     pub fn new(slice: Nanos) -> Self {
-        Self { slice: slice.max(Nanos(1)), mode: Mode::Weighted, clock: 0 }
+        Self { slice: slice.max(Nanos(1)), mode: Mode::Weighted, permit: Permit::wakeups(0), clock: 0 }
     }
 
     /// In this mode.
@@ -86,12 +87,21 @@ impl Simple {
         self
     }
 
+    /// Lets a decision hold for several wakeups, at the place that the task has by then.
+    #[must_use]
+    pub fn permit(mut self, permit: Permit) -> Self {
+        self.permit = permit;
+        self
+    }
+
     /// Charges a task for its last run and returns its virtual time.
     fn charge(&mut self, account: &mut Account, task: &Queued) -> u64 {
         if task.stopped_at > account.charged {
             // It was served with what it had before this run.
             self.clock = self.clock.max(account.vtime);
-            let ran = (task.stopped_at - task.started_at).min(LONGEST_RUN).as_u64();
+            // With a permit it has run several times.
+            let last = task.stopped_at - task.started_at;
+            let ran = if task.permitted > 0 { task.ran } else { last }.min(LONGEST_RUN).as_u64();
             account.vtime = account.vtime.saturating_add(ran * 100 / u64::from(task.weight.max(1)));
             account.charged = task.stopped_at;
         }
@@ -107,12 +117,15 @@ impl Scheduler for Simple {
     type Task = Account;
 
     fn enqueue(&mut self, cx: &mut Context<'_, Account>, task: &Queued) -> Verdict {
-        let vtime = match self.mode {
-            Mode::Weighted => self.charge(cx.task(task), task),
+        let (vtime, permit) = match self.mode {
+            Mode::Weighted => {
+                let pace = 100 * Permit::UNIT / task.weight.max(1);
+                (self.charge(cx.task(task), task), self.permit.at_pace(pace).cutting())
+            }
             // The time, not the order of the events: these may come out of order from different CPUs.
-            Mode::Fifo => task.enqueued_at.as_u64(),
+            Mode::Fifo => (task.enqueued_at.as_u64(), self.permit.by_clock()),
         };
-        task.anywhere().slice(self.slice).vtime(vtime).into()
+        task.anywhere().slice(self.slice).vtime(vtime).permit(permit).into()
     }
 }
 

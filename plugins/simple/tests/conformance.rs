@@ -1,6 +1,7 @@
 //! What every policy promises, on random histories in simulated time.
 
 use gthulhu_plugin_simple::Simple;
+use qumun::Permit;
 use qumun::alloc::CountingAllocator;
 use qumun::testkit::Suite;
 
@@ -10,4 +11,9 @@ static ALLOCATOR: CountingAllocator = CountingAllocator;
 #[test]
 fn it_keeps_its_promises() {
     Suite::new("simple", Simple::default).assert();
+}
+
+#[test]
+fn it_keeps_them_with_permits() {
+    Suite::new("simple with permits", || Simple::default().permit(Permit::wakeups(8))).assert();
 }

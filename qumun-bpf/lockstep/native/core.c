@@ -47,6 +47,16 @@ EXPORT void native_timer(void)
 
 EXPORT void native_ack(u64 epoch) { agent.ack = epoch; }
 
+EXPORT void native_revoke(s32 pid, bool all)
+{
+	if (all)
+		agent.revoked_all++;
+	else
+		agent.revoked[(u32)pid & (QM_REVOKE_WORDS - 1)]++;
+}
+
+EXPORT u32 native_mark(s32 pid) { return revoked(pid); }
+
 EXPORT struct qm_view *native_view(void) { return &view; }
 
 EXPORT struct qm_counters *native_counters(u32 cpu) { return &counters[cpu]; }
@@ -67,6 +77,7 @@ EXPORT void native_state(u64 *out)
 	*out++ = core.shared;
 	*out++ = core.filled;
 	*out++ = core.filled_at;
+	*out++ = core.shared_at;
 	*out++ = core.preempt_at;
 	*out++ = core.released_at;
 	*out++ = core.held;
@@ -101,6 +112,7 @@ EXPORT void native_cpu(u32 cpu, u64 *out)
 	*out++ = cc->rescued_at;
 	*out++ = cc->overran_at;
 	*out++ = cc->kept;
+	*out++ = cc->order;
 }
 
 EXPORT void native_task(struct task_struct *p, u64 *out)
@@ -125,6 +137,19 @@ EXPORT void native_task(struct task_struct *p, u64 *out)
 	*out++ = t->pass;
 	*out++ = t->safe;
 	*out++ = t->dry_ticks;
+	*out++ = t->ran;
+	*out++ = t->slept;
+	*out++ = t->order;
+	*out++ = t->permit;
+	*out++ = t->permitted;
+	*out++ = t->permit_until;
+	*out++ = t->permit_vtime;
+	*out++ = t->permit_slice;
+	*out++ = t->permit_rate;
+	*out++ = t->permit_flags;
+	*out++ = t->permit_mark;
+	*out++ = t->permit_epoch;
+	*out++ = t->permit_weight;
 }
 
 /* A slot of the table and what belongs to it. */

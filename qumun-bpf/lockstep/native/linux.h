@@ -70,7 +70,7 @@ struct sched_ext_entity {
 	u64 dsq_vtime;
 	u64 tid;
 };
-#define STORAGE 160
+#define STORAGE 256
 /* The Rust side has the same (Native). */
 struct task_struct {
 	u32 flags;

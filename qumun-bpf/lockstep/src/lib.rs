@@ -27,11 +27,11 @@ pub struct Compiled {
 }
 
 /// The state of the core that is one for the machine, in the order of `native_state`.
-pub const STATE: usize = 17 + 64;
+pub const STATE: usize = 18 + 64;
 /// What it keeps for a CPU, in the order of `native_cpu`.
-pub const CPU: usize = 22;
+pub const CPU: usize = 23;
 /// What it keeps for a task, in the order of `native_task`.
-pub const TASK: usize = 18;
+pub const TASK: usize = 31;
 /// What it keeps for a cgroup, in the order of `native_slot`.
 pub const SLOT: usize = 18;
 
@@ -247,6 +247,14 @@ impl Core for Compiled {
 
     fn acknowledge(&mut self, epoch: Epoch) {
         native::acknowledge(epoch);
+    }
+
+    fn revoke(&mut self, pid: Option<Pid>) {
+        native::revoke(pid);
+    }
+
+    fn mark(&self, pid: Pid) -> u32 {
+        native::mark(pid)
     }
 
     fn subscribe(&mut self, _: Events) {

@@ -5,7 +5,7 @@ use std::cell::RefCell;
 use qumun::sim::{Counters, Dsq, Iter, Limit, Linux, RawDecision, Settings as RefSettings, Thread};
 use qumun::{Affinity, Cpu, CpuSet, Epoch, Event, Events, Generation, Nanos, Note, Pid, Queued, TaskId};
 
-const STORAGE: usize = 160;
+const STORAGE: usize = 256;
 const VIEW_WORDS: usize = 16 + 39;
 const PF_KTHREAD: u32 = 0x0020_0000;
 const TASK_QUEUED: u32 = 1;
@@ -197,6 +197,8 @@ struct WireEvent {
     cpu_cgroup_id: u64,
     born: u64,
     process_born: u64,
+    ran: u64,
+    slept: u64,
     pid: i32,
     tgid: i32,
     cpu: i32,
@@ -207,6 +209,8 @@ struct WireEvent {
     flags: u32,
     kind: u32,
     cgroup_weight: u32,
+    permitted: u32,
+    reserved: u32,
     comm: [u8; 16],
 }
 
@@ -234,6 +238,8 @@ impl WireEvent {
                 event.started_at = Nanos(self.started_at);
                 event.stopped_at = Nanos(self.stopped_at);
                 event.exec_runtime = Nanos(self.exec_runtime);
+                (event.ran, event.slept) = (Nanos(self.ran), Nanos(self.slept));
+                event.permitted = self.permitted;
                 event.vtime = self.vtime;
                 event.allowed = allowed;
                 event.enq_flags = self.enq_flags;
@@ -263,10 +269,13 @@ struct WireDecision {
     vtime: u64,
     seen_at: u64,
     decided_at: u64,
+    permit_ns: u64,
     pid: i32,
     cpu: i32,
     flags: u32,
-    reserved: u32,
+    permit: u32,
+    rate: u32,
+    mark: u32,
 }
 
 pub(crate) type Op = unsafe extern "C" fn(*mut u64) -> i64;
@@ -319,6 +328,8 @@ unsafe extern "C" {
     fn native_reset(settings: *const Settings);
     fn native_timer();
     fn native_ack(epoch: u64);
+    fn native_revoke(pid: i32, all: bool);
+    fn native_mark(pid: i32) -> u32;
     fn native_view() -> *const u64;
     fn native_counters(cpu: u32) -> *const u64;
     fn native_state(out: *mut u64);
@@ -487,9 +498,9 @@ exports! {
     fn rust_next_decision(record: *mut WireDecision) -> bool {
         now(|_, linux| {
             let Some(d) = linux.next_decision() else { return false };
-            let RawDecision { pid, generation, cpu, flags, slice, vtime } = d;
+            let RawDecision { pid, generation, cpu, flags, slice, vtime, permit, permit_ns, rate, mark } = d;
             let wire = WireDecision {
-                generation, slice, vtime, seen_at: 0, decided_at: 0, pid, cpu, flags, reserved: 0,
+                generation, slice, vtime, seen_at: 0, decided_at: 0, permit_ns, pid, cpu, flags, permit, rate, mark,
             };
             // SAFETY: C has room for 128 bytes there.
             unsafe { record.write(wire) };
@@ -602,6 +613,16 @@ pub(crate) fn timer() {
     unsafe { native_timer() };
 }
 
+pub(crate) fn revoke(pid: Option<Pid>) {
+    // SAFETY: plain numbers.
+    unsafe { native_revoke(pid.unwrap_or_default().0, pid.is_none()) };
+}
+
+pub(crate) fn mark(pid: Pid) -> u32 {
+    // SAFETY: a plain number.
+    unsafe { native_mark(pid.0) }
+}
+
 pub(crate) fn acknowledge(epoch: Epoch) {
     // SAFETY: writes a number.
     unsafe { native_ack(epoch.0) };
@@ -645,11 +666,11 @@ pub(crate) fn task(task: &Native) -> [u64; super::TASK] {
 
 /// The counters of 64 CPUs together.
 pub(crate) fn counters() -> Counters {
-    let mut sum = [0u64; 33];
+    let mut sum = [0u64; 34];
     let mut parked = 0;
     for cpu in 0..64 {
         // SAFETY: a block of counters is so long.
-        let block = unsafe { std::slice::from_raw_parts(native_counters(cpu), 33) };
+        let block = unsafe { std::slice::from_raw_parts(native_counters(cpu), 34) };
         sum.iter_mut().zip(block).for_each(|(sum, one)| *sum += one);
         parked = parked.max(block[23]);
     }
@@ -684,6 +705,7 @@ pub(crate) fn counters() -> Counters {
         (&mut c.throttled, 30),
         (&mut c.throttled_ns, 31),
         (&mut c.limit_overruns, 32),
+        (&mut c.permitted, 33),
     ]
     .into_iter()
     .for_each(|(to, at)| *to = sum[at]);

@@ -93,6 +93,7 @@ enum Step {
     LateInserts(bool),
     InKernel(bool),
     RingBusy(bool),
+    Revoke(usize, bool),
     Settle,
 }
 
@@ -105,7 +106,7 @@ fn step(random: &mut Random, nr_cpus: u32) -> Step {
         _ => random.next(),
     };
     let cgroup = |random: &mut Random| random.below(9);
-    match random.below(132) {
+    match random.below(136) {
         0..7 => Step::Spawn {
             weight: random.of(&[1, 50, 100, 100, 300, 10_000]),
             cpus: mask(random),
@@ -159,6 +160,7 @@ fn step(random: &mut Random, nr_cpus: u32) -> Step {
         113..116 => Step::Cgroup(task(random), cgroup(random)),
         116..118 => Step::InKernel(random.one_in(3)),
         118..120 => Step::RingBusy(random.one_in(3)),
+        120..122 => Step::Revoke(task(random), random.one_in(4)),
         _ => Step::Answer { wrong: random.of(&[2, 5, 1000]), number: random.next() },
     }
 }
@@ -377,9 +379,13 @@ impl<C: Core> Side<C> {
                         pid: task.id.pid.0,
                         generation: task.id.generation.0,
                         cpu: if any { -1 } else { cpu % host.linux.nr_cpus() as i32 },
-                        flags: u32::from(mixed % wrong == 1),
+                        flags: u32::from(mixed % wrong == 1) | ((mixed >> 16) as u32 & 3) << 16,
                         slice: mixed >> 40,
-                        vtime: mixed >> 20 & 0xff,
+                        vtime: (mixed >> 20 & 0xff) << (mixed >> 28 & 31),
+                        permit: if mixed & 6 == 6 { mixed as u32 >> 12 & 7 } else { 0 },
+                        permit_ns: mixed >> 33,
+                        rate: mixed as u32 >> 20,
+                        mark: host.core.mark(task.id.pid) + u32::from(mixed.is_multiple_of(wrong)),
                     });
                 }
                 host.linux.publish();
@@ -406,6 +412,10 @@ impl<C: Core> Side<C> {
             }
             Step::InKernel(is) => host.linux.in_kernel = is,
             Step::RingBusy(is) => host.linux.ring_busy = is,
+            Step::Revoke(n, all) => {
+                let pid = self.task(n).map(|task| self.host.linux.task(task).pid);
+                self.host.core.revoke(pid.filter(|_| !all));
+            }
             Step::Settle => host.settle(),
         }
         None
@@ -483,6 +493,7 @@ fn totals(c: &Counters) -> Vec<u64> {
         c.throttled,
         c.throttled_ns,
         c.limit_overruns,
+        c.permitted,
     ]
 }
 

@@ -70,6 +70,10 @@ pub trait Core {
     fn hello(&mut self, linux: &mut Linux, pid: Pid, tgid: Pid) -> Epoch;
     /// The epoch that the agent has acknowledged, as user space wrote it.
     fn acknowledge(&mut self, epoch: Epoch);
+    /// The agent ends the permits of a task, or all of them.
+    fn revoke(&mut self, pid: Option<Pid>);
+    /// What a permit of a task has to carry now.
+    fn mark(&self, pid: Pid) -> u32;
     /// What the policy subscribes to; fixed at load in a real core.
     fn subscribe(&mut self, events: Events);
     /// Sets what is kept for a task and its children to come. `false`: there is no such task.

@@ -487,11 +487,13 @@ impl Backend for Port {
     }
 
     fn send(&mut self, decision: &Decision) -> Result<(), Full> {
-        if self.host().linux.write_decision(RawDecision::from(decision)) {
-            Ok(())
-        } else {
-            Err(Full(*decision))
-        }
+        let mut host = self.host();
+        let raw = RawDecision::from(decision).marked(host.core.mark(decision.id().pid));
+        if host.linux.write_decision(raw) { Ok(()) } else { Err(Full(*decision)) }
+    }
+
+    fn revoke(&mut self, task: Option<Pid>) {
+        self.host().core.revoke(task);
     }
 
     fn publish(&mut self) {

@@ -113,12 +113,28 @@ pub struct RawDecision {
     pub generation: u64,
     /// -1: any.
     pub cpu: i32,
-    /// Anything but 0 is refused.
+    /// Two bits that say what a permit is like; anything else is refused.
     pub flags: u32,
     /// Nanoseconds; 0: the core's default.
     pub slice: u64,
     /// The order.
     pub vtime: u64,
+    /// Wakeups for which it holds.
+    pub permit: u32,
+    /// For how long.
+    pub permit_ns: u64,
+    /// How far each nanosecond on a CPU moves the task in the order, in parts of 1024.
+    pub rate: u32,
+    /// The sum of two words of the agent's page.
+    pub mark: u32,
+}
+
+impl RawDecision {
+    /// With the mark that its permit needs to hold.
+    pub(crate) fn marked(mut self, mark: u32) -> Self {
+        self.mark = mark;
+        self
+    }
 }
 
 impl From<&Decision> for RawDecision {
@@ -128,9 +144,13 @@ impl From<&Decision> for RawDecision {
             generation: d.id().generation.0,
             // A number too large for the wire is one that no CPU has; so is this one.
             cpu: d.cpu().map_or(-1, |cpu| i32::try_from(cpu.0).unwrap_or(i32::MAX)),
-            flags: 0,
+            flags: d.get_permit().flags(),
             slice: d.get_slice().as_u64(),
             vtime: d.get_vtime(),
+            permit: d.get_permit().get_wakeups(),
+            permit_ns: d.get_permit().get_lasting().as_u64(),
+            rate: d.get_permit().pace(),
+            mark: 0,
         }
     }
 }
@@ -203,6 +223,8 @@ pub struct Counters {
     pub throttled_ns: u64,
     /// Those that were let out although the limit was used up, because they had waited for too long.
     pub limit_overruns: u64,
+    /// Wakeups that a permit let in.
+    pub permitted: u64,
 }
 
 /// Who schedules.

@@ -190,7 +190,15 @@ fn lie(link: &mut Link, time: Duration) {
                 6 => wire::Decision { pid: (random.next() % 400) as i32, ..honest },
                 7 => wire::Decision { pid: random.next() as i32, generation: 0, ..honest },
                 8 => wire::Decision { flags: random.next() as u32 | 1, ..honest },
-                9 => wire::Decision { reserved: 1, ..honest },
+                // For any number of wakeups, any time, at any pace; every other one holds.
+                9 => wire::Decision {
+                    permit: random.next() as u32,
+                    permit_ns: random.next(),
+                    rate: random.next() as u32,
+                    flags: random.next() as u32 & (wire::PERMIT_CLOCK | wire::PERMIT_CUTS),
+                    mark: link.raw().mark(honest.pid).wrapping_add(random.next() as u32 & 1),
+                    ..honest
+                },
                 // Perhaps one that it may not use: it must bounce.
                 10..=12 => wire::Decision { cpu: (random.next() % cpus) as i32, ..honest },
                 16.. if other => wire::Decision { pid, generation, ..honest },
@@ -199,7 +207,7 @@ fn lie(link: &mut Link, time: Duration) {
             asked[(random.next() % 8) as usize] = (honest.pid, honest.generation);
             FOREIGN.fetch_add(u64::from(wrong.pid == pid && other), Ordering::SeqCst);
             let is_cpu = wrong.cpu == wire::CPU_ANY || (0..cpus as i32).contains(&wrong.cpu);
-            let is_nonsense = !is_cpu || wrong.flags != 0 || wrong.reserved != 0;
+            let is_nonsense = !is_cpu || wrong.flags & !(wire::PERMIT_CLOCK | wire::PERMIT_CUTS) != 0;
             if random.next().is_multiple_of(8) {
                 let bytes = random.bytes::<96>();
                 let len = (random.next() % 96) as usize;

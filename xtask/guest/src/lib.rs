@@ -6,6 +6,7 @@
 pub mod check;
 pub mod demo;
 pub mod drill;
+pub mod gate;
 pub mod load;
 pub mod noise;
 pub mod path;

@@ -4,7 +4,7 @@ use clap::{Parser, Subcommand};
 use lab_guest::check::Checks;
 use lab_guest::load::{self, Runners, Wake};
 use lab_guest::sched::Scx;
-use lab_guest::{Result, demo, path, profile, suites};
+use lab_guest::{Result, demo, gate, path, profile, suites};
 use serde_json::{Value, json};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -138,6 +138,8 @@ enum Cmd {
         #[arg(long, default_value_t = 3)]
         rounds: u32,
     },
+    /// Whether that path is as short as it was, on a kernel whose limits are known
+    Gate,
     /// A steady load under one scheduler, and what lies at which address: the inside of `lab profile`
     Profile {
         /// A plugin, or EEVDF for the kernel's own
@@ -160,6 +162,7 @@ fn main() -> ExitCode {
             return if checks.all_held() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
         }
         Cmd::Path { round_trips, rounds } => path::path(round_trips, rounds).map(|()| true),
+        Cmd::Gate => gate::gate(),
         Cmd::Profile { scheduler } => profile::profile(&scheduler).map(|()| true),
         Cmd::Demo => demo::demo(),
         load => run_load(load).map(|figures| {
@@ -199,6 +202,8 @@ fn run_load(load: Cmd) -> Result<Value> {
             let scx = Scx::read()?;
             Ok(json!({"state": scx.state, "ops": scx.ops, "enable_seq": scx.enable_seq}))
         }
-        Cmd::Check { .. } | Cmd::Path { .. } | Cmd::Profile { .. } | Cmd::Demo => Err("not a load".into()),
+        Cmd::Check { .. } | Cmd::Gate | Cmd::Path { .. } | Cmd::Profile { .. } | Cmd::Demo => {
+            Err("not a load".into())
+        }
     }
 }

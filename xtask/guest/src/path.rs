@@ -10,7 +10,7 @@ use crate::{Result, load, sys};
 use std::time::Duration;
 
 /// The first measurements of a boot are cold.
-const WARM_UP: Duration = Duration::from_secs(20);
+pub(crate) const WARM_UP: Duration = Duration::from_secs(20);
 
 /// Prints the lines.
 ///
@@ -24,24 +24,60 @@ pub fn path(round_trips: u64, rounds: u32) -> Result<()> {
         print("EEVDF", round, round_trips)?;
         assert_disabled()?;
         for plugin in crate::suites::PLUGINS {
-            let daemon = Daemon::start(plugin, &[])?;
-            let before = number(&daemon.status()?, "/counters/ev_dispatched")?;
-            print(plugin, round, round_trips)?;
-            assert_active(OPS_PREFIX)?;
-            let decided = number(&daemon.status()?, "/counters/ev_dispatched")? - before;
-            // Two wakeups in a round trip. If the core decides, this is not the path of a decision.
-            ensure(decided >= 2 * round_trips * 9 / 10, || {
-                format!("{plugin}: {decided} decisions in {round_trips} round trips")
-            })?;
-            daemon.stop()?;
+            under(plugin, plugin, &["--permit", "0"], round, round_trips)?;
+            under(&format!("{plugin} permits"), plugin, &[], round, round_trips)?;
         }
         core_alone(round, round_trips)?;
     }
     Ok(())
 }
 
+/// With one of our policies.
+fn under(name: &str, plugin: &str, options: &[&str], round: u32, round_trips: u64) -> Result<()> {
+    let daemon = Daemon::start(plugin, options)?;
+    asserted(&daemon, name, options.is_empty(), round_trips, || print(name, round, round_trips))?;
+    daemon.stop()?;
+    Ok(())
+}
+
+/// Measures so many round trips, with `permits` or without, and asserts that they went that way.
+pub(crate) fn asserted<T>(
+    daemon: &Daemon,
+    name: &str,
+    permits: bool,
+    round_trips: u64,
+    measure: impl FnOnce() -> Result<T>,
+) -> Result<T> {
+    let count = |what| number(&daemon.status()?, what);
+    let before = (count("/counters/ev_dispatched")?, count("/counters/permitted")?);
+    let measured = measure()?;
+    assert_active(OPS_PREFIX)?;
+    let decided = count("/counters/ev_dispatched")? - before.0;
+    let permitted = count("/counters/permitted")? - before.1;
+    // Two wakeups in a round trip. If the core decides, this is not the path of a decision. Of nine, a permit of eight
+    // lets eight in.
+    let enough = 2 * round_trips * 9 / 10;
+    let as_named = match permits {
+        true => decided + permitted >= enough && decided <= enough / 4,
+        false => decided >= enough && permitted == 0,
+    };
+    ensure(as_named, || {
+        format!("{name}: {decided} decisions and {permitted} permitted wakeups in {round_trips} round trips")
+    })?;
+    Ok(measured)
+}
+
 /// The price of the core by itself: the agent is stopped, and everything goes by the core's own rule.
 fn core_alone(round: u32, round_trips: u64) -> Result<()> {
+    let daemon = degrade()?;
+    print("core alone", round, round_trips)?;
+    ensure(mode(&daemon.status()?)? == "degraded", || "the stopped agent is back".into())?;
+    daemon.stop()?;
+    Ok(())
+}
+
+/// A daemon whose agent is stopped, and its core in degraded mode.
+pub(crate) fn degrade() -> Result<Daemon> {
     let daemon = Daemon::start(crate::suites::PLUGINS[0], &[])?;
     let agent = daemon.agent_pid()?.ok_or("there is no agent")?;
     sys::signal(agent, libc::SIGSTOP)?;
@@ -50,11 +86,7 @@ fn core_alone(round: u32, round_trips: u64) -> Result<()> {
         sys::sleep(Duration::from_millis(5));
         Ok((mode(&daemon.status()?)? == "degraded").then_some(()))
     })?;
-    print("core alone", round, round_trips)?;
-    ensure(mode(&daemon.status()?)? == "degraded", || "the stopped agent is back".into())?;
-    sys::signal(agent, libc::SIGCONT)?;
-    daemon.stop()?;
-    Ok(())
+    Ok(daemon)
 }
 
 fn print(name: &str, round: u32, round_trips: u64) -> Result<()> {

@@ -6,7 +6,7 @@
 use gthulhu_model::{Budget, Class, Label, Level, Priority};
 use gthulhu_plugin_gthulhu::{Account, Gthulhu};
 use qumun::sim::{Setup, Sim, Step, TaskFigures, Workload};
-use qumun::{Context, Events, Nanos, Note, Pid, Queued, Scheduler, Topology, Verdict};
+use qumun::{Context, Events, Nanos, Note, Permit, Pid, Queued, Scheduler, Topology, Verdict};
 
 /// The policy, and the labels that user space would have set.
 pub(crate) struct World {
@@ -16,7 +16,8 @@ pub(crate) struct World {
 
 impl World {
     pub(crate) fn new() -> Self {
-        Self { policy: Gthulhu::default(), labels: Vec::new() }
+        // As the daemon runs it.
+        Self { policy: Gthulhu::default().permit(Permit::wakeups(8)), labels: Vec::new() }
     }
 
     pub(crate) fn label(mut self, comm: &'static str, priority: Priority) -> Self {

@@ -4,11 +4,12 @@ use std::collections::VecDeque;
 
 use super::Sim;
 use crate::alloc::Guard;
+use crate::permit::Marks;
 use crate::sim::core::Core;
 use crate::sim::reference::MAX_CGROUPS;
 use crate::sim::values::RawDecision;
 use crate::{
-    Backend, Cpu, CpuSet, Decision, Epoch, Event, Events, ExitInfo, Full, IdleView, Nanos, Scheduler,
+    Backend, Cpu, CpuSet, Decision, Epoch, Event, Events, ExitInfo, Full, IdleView, Nanos, Pid, Scheduler,
 };
 
 /// What a turn of the agent takes, in CPU time.
@@ -42,6 +43,9 @@ pub struct Wire {
     online: CpuSet,
     here: Option<Cpu>,
     received: u64,
+    /// The words of its page that end permits, and what the core has not seen of them yet.
+    marks: Marks,
+    revoked: Vec<Option<Pid>>,
     pub(super) kicked: Vec<Cpu>,
 }
 
@@ -58,6 +62,8 @@ impl Wire {
             online: CpuSet::first_n(nr_cpus),
             here: None,
             received: 0,
+            marks: Marks::default(),
+            revoked: Vec::new(),
             kicked: Vec::new(),
         }
     }
@@ -108,8 +114,13 @@ impl Backend for Wire {
         if self.sent.len() >= self.room {
             return Err(Full(*decision));
         }
-        self.sent.push(RawDecision::from(decision));
+        self.sent.push(RawDecision::from(decision).marked(self.marks.of(decision.id().pid)));
         Ok(())
+    }
+
+    fn revoke(&mut self, task: Option<Pid>) {
+        self.marks.revoke(task);
+        self.revoked.push(task);
     }
 
     fn publish(&mut self) {}
@@ -170,6 +181,9 @@ impl<S: Scheduler> Sim<S> {
         let wire = self.agent.backend_mut();
         if let Some(epoch) = wire.acknowledged.take() {
             self.host.core.acknowledge(epoch);
+        }
+        for task in wire.revoked.drain(..) {
+            self.host.core.revoke(task);
         }
         for decision in wire.sent.drain(..) {
             self.host.linux.write_decision(decision);

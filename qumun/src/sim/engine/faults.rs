@@ -177,6 +177,10 @@ impl<S: Scheduler> Sim<S> {
             flags: u32::from(a & 4 == 0),
             slice: b >> 20,
             vtime: c ^ a,
+            permit: (b as u32) & 0xff,
+            permit_ns: c >> 30,
+            rate: a as u32,
+            mark: 0,
         });
     }
 

@@ -1,6 +1,7 @@
 //! Custody: who may run a task now, and how an event ends. See `custody.h`.
 
 use super::latch::BUCKET_SHIFT;
+use super::permit::{CLOCK, CUTS};
 use super::state::{BATCH, BUCKETS, Custody, Reference, SEEN_MAX};
 use crate::Cpu;
 use crate::Pid;
@@ -59,7 +60,7 @@ impl Reference {
     ) -> Outcome {
         let (here, now) = turn;
         let named = u32::try_from(d.cpu).ok().filter(|&cpu| cpu < linux.nr_cpus()).map(Cpu);
-        if d.flags != 0 || d.cpu != -1 && named.is_none() {
+        if d.flags & !(CLOCK | CUTS) != 0 || d.cpu != -1 && named.is_none() {
             self.counters.dec_refused += 1;
             return Outcome::Settled;
         }
@@ -83,10 +84,13 @@ impl Reference {
         let (bucket, enqueued_at, vtime) = (t.bucket, t.enqueued_at, t.vtime);
         t.custody = Custody::Placed;
         t.placed_at = now;
+        self.grant(linux, task, d, slice, now);
         let last = linux.task(task).cpu;
         let fits = |cpu: Cpu| ignore || linux.task(task).may_run(cpu);
         let moved = match named {
             Some(cpu) if !self.cpu_usable(cpu) || !fits(cpu) => {
+                let t = self.ctx_mut(task);
+                (t.permit.left, t.order) = (0, 0);
                 self.core_filled(now);
                 if linux.move_task(iter, task, Dsq::Core, self.settings.slice, vtime) {
                     self.bucket_close(bucket);

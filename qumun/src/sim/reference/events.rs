@@ -69,6 +69,8 @@ impl Reference {
         self.repeated += u64::from(keep);
         self.sent_degraded += u64::from(!self.view.normal);
         let event = self.event(linux, task, flags);
+        let t = self.ctx_mut(task);
+        (t.ran, t.slept, t.permitted, t.permit.left) = (0, 0, 0, 0);
         linux.insert(task, Dsq::Park, self.settings.slice, event.vtime);
         self.counters.ev_sent += 1;
         linux.push_event(Event::Queued(event));
@@ -97,6 +99,7 @@ impl Reference {
         event.started_at = Nanos(t.started_at);
         event.stopped_at = Nanos(t.stopped_at);
         event.exec_runtime = Nanos(t.exec_runtime);
+        (event.ran, event.slept, event.permitted) = (Nanos(t.ran), Nanos(t.slept), t.permitted);
         event.vtime = t.vtime;
         event.allowed = linux.affinity(task);
         event.enq_flags = flags;

@@ -12,6 +12,7 @@ mod latch;
 mod limits;
 mod near;
 mod ops;
+mod permit;
 mod rescue;
 mod sides;
 mod state;

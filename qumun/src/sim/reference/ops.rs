@@ -22,6 +22,16 @@ impl Reference {
         linux.pending_events() > 0 || later_by(now, self.agent_ran_at, self.settings.heartbeat)
     }
 
+    /// Is there one CPU only, and nothing that waits for it but who runs there now?
+    fn alone(&mut self, linux: &Linux, cpu: Cpu, now: u64) -> bool {
+        let state = self.cpu(cpu);
+        if linux.nr_cpus() > 1 || state.pinned || state.placed || self.shared || self.core_waits(linux, now) {
+            return false;
+        }
+        let wanted = self.agent_queued && self.agent_wanted(linux, now, false);
+        !wanted && linux.nr_queued(Dsq::Local(cpu)) == 0
+    }
+
     /// Has the task that wants to go on here a place in the policy's order that only the agent knows? While it is in
     /// no queue, any other task would come first.
     fn competes(&self, linux: &Linux, cpu: Cpu, prev: Thread) -> bool {
@@ -59,14 +69,8 @@ impl Reference {
     fn enqueue_core(&mut self, linux: &mut Linux, task: Thread, cpu: Cpu, warm: bool, now: u64) {
         let slice = self.own_slice(task);
         self.ctx_mut(task).placed_at = now;
-        if self.cpu_is_idle(cpu) && self.cpu_usable(cpu) && linux.claim_idle(cpu) {
-            return linux.insert(task, Dsq::Own, slice, 0);
-        }
-        if self.any_idle()
-            && let Some(near) =
-                self.near_cpu(linux, task, cpu, warm, now).filter(|&near| self.cpu_usable(near))
-        {
-            return linux.insert(task, Dsq::Local(near), slice, 0);
+        if self.insert_idle(linux, task, cpu, (slice, warm), now) {
+            return;
         }
         let vtime = self.settle_vtime(task);
         self.core_filled(now);
@@ -97,15 +101,7 @@ impl Reference {
 
     /// A task that may run here only has woken up, and the CPU is busy: if it has credit, it comes next.
     fn is_urgent(&mut self, cpu: Cpu, vtime: u64, now: u64) -> bool {
-        let cut = self.cpu(cpu).cut_at;
-        let paid = if before(cut, now) { now } else { cut };
-        if !before(vtime, self.vnow.wrapping_sub(LAG / 2))
-            || paid - now > (PREEMPT_BURST - 1) * self.settings.preempt
-        {
-            return false;
-        }
-        self.cpu_mut(cpu).cut_at = paid + self.settings.preempt;
-        true
+        before(vtime, self.vnow.wrapping_sub(LAG / 2)) && self.may_cut(cpu, now)
     }
 
     /// No run is longer than `max_run` while others wait, whatever slice it was given.
@@ -215,7 +211,7 @@ impl Core for Reference {
         }
         let now = linux.now();
         let t = self.ctx_mut(task);
-        (t.exec_runtime, t.placed_at) = (0, now);
+        (t.exec_runtime, t.placed_at, t.order) = (0, now, 0);
         self.counters.idle_bypass += 1;
         linux.insert(task, Dsq::Own, self.own_slice(task), 0);
         cpu
@@ -232,9 +228,14 @@ impl Core for Reference {
             }
             return;
         }
+        let t = self.ctx_mut(task);
         if flags & ENQ_WAKEUP != 0 {
-            self.ctx_mut(task).exec_runtime = 0;
+            t.exec_runtime = 0;
+            if t.stopped_at != 0 {
+                t.slept = t.slept.wrapping_add(now.wrapping_sub(t.stopped_at));
+            }
         }
+        t.order = 0;
         self.cancel_event(task);
         if self.throttle(linux, task, now) {
             return;
@@ -257,6 +258,10 @@ impl Core for Reference {
         if self.latch_check(linux, now) && self.sabotage != Sabotage::SendDegraded {
             self.counters.core_enqueued += 1;
             return self.enqueue_core(linux, task, cpu, warm, now);
+        }
+        if flags & ENQ_WAKEUP != 0 && self.has_permit(linux, task, now) {
+            let alone = self.alone(linux, cpu, now);
+            return self.let_in(linux, task, cpu, alone, now);
         }
         if !self.offer(linux, task, flags, now) {
             self.counters.congested += 1;
@@ -336,6 +341,7 @@ impl Core for Reference {
         if self.is_agent(linux, task) {
             self.agent_cpu = Some(linux.task(task).cpu);
             self.agent_last_cpu = self.agent_cpu;
+            self.cpu_mut(linux.this_cpu()).order = 0;
             self.agent_ran_at = now;
             self.view.agent_ran_at = now;
             self.counters.activations += 1;
@@ -354,7 +360,8 @@ impl Core for Reference {
         }
         let t = self.ctx_mut(task);
         t.started_at = now;
-        let vtime = t.vtime;
+        let (vtime, order) = (t.vtime, t.order);
+        self.cpu_mut(linux.this_cpu()).order = order;
         if before(self.vnow, vtime) {
             self.vnow = vtime;
         }
@@ -382,6 +389,7 @@ impl Core for Reference {
         let ran = now.wrapping_sub(t.started_at);
         t.stopped_at = now;
         t.exec_runtime = t.exec_runtime.wrapping_add(ran);
+        t.ran = t.ran.wrapping_add(ran);
         t.vtime = t.vtime.wrapping_add(ran.wrapping_mul(100) / if weight == 0 { 1 } else { weight });
         self.stop_charged(linux, task, runnable, now);
     }
@@ -469,7 +477,9 @@ impl Core for Reference {
     }
 
     fn cgroup_move(&mut self, linux: &mut Linux, task: Thread) {
-        self.ctx_mut(task).group = self.slot_of(linux.task(task).cgroup_id);
+        let group = self.slot_of(linux.task(task).cgroup_id);
+        let t = self.ctx_mut(task);
+        (t.group, t.permit.left) = (group, 0);
         if self.is_agent(linux, task) {
             return;
         }
@@ -519,6 +529,7 @@ impl Core for Reference {
         self.agent_queued |= linux.nr_queued(Dsq::Agent) > 0;
         let wanted = self.agent_queued && self.agent_wanted(linux, now, degraded);
         self.release(linux, now);
+        self.shared |= linux.nr_queued(Dsq::Shared) > 0;
         let core_waits = linux.nr_queued(Dsq::Core) > 0;
         if core_waits {
             self.core_filled(now);
@@ -553,6 +564,14 @@ impl Core for Reference {
 
     fn acknowledge(&mut self, epoch: Epoch) {
         self.ack = epoch.0;
+    }
+
+    fn revoke(&mut self, pid: Option<Pid>) {
+        self.marks.revoke(pid);
+    }
+
+    fn mark(&self, pid: Pid) -> u32 {
+        self.marks.of(pid)
     }
 
     fn subscribe(&mut self, events: Events) {

@@ -1,6 +1,6 @@
 //! Who runs next on a CPU: a task of the core's own queues, or one that the agent has placed? See `sides.h`.
 
-use super::state::{CpuCtx, Reference, SHARE, SHARER, SIDE_LAG, before};
+use super::state::{CpuCtx, HINT, Reference, SHARE, SHARER, SIDE_LAG, before};
 use crate::Cpu;
 use crate::sim::linux::{Dsq, Linux};
 use crate::sim::values::Sabotage;
@@ -37,14 +37,16 @@ impl Reference {
         false
     }
 
-    fn take_shared(&mut self, linux: &mut Linux) -> bool {
+    fn take_shared(&mut self, linux: &mut Linux, now: u64) -> bool {
         if !self.shared {
             return false;
         }
         if linux.move_to_local(Dsq::Shared) {
             return true;
         }
-        self.shared = linux.nr_queued(Dsq::Shared) > 0;
+        if now.wrapping_sub(self.shared_at) > HINT {
+            self.shared = linux.nr_queued(Dsq::Shared) > 0;
+        }
         false
     }
 
@@ -69,7 +71,7 @@ impl Reference {
         let placed_first = state.turn & 1 == 1;
         state.turn = state.turn.wrapping_add(1);
         for placed in [placed_first, !placed_first] {
-            if if placed { self.take_placed(linux, cpu) } else { self.take_shared(linux) } {
+            if if placed { self.take_placed(linux, cpu) } else { self.take_shared(linux, now) } {
                 return true;
             }
         }

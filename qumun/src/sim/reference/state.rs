@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::limits::WORDS;
 use crate::cgroups::{Row, Table};
+use crate::permit::Marks;
 use crate::sim::core::{KICK_IDLE, KICK_PREEMPT};
 use crate::sim::linux::{Dsq, Linux, Thread};
 use crate::sim::values::{Counters, RawDecision, Sabotage};
@@ -15,6 +16,8 @@ pub(super) const LAG: u64 = 20 * MS;
 /// And how far ahead of it a task may be queued.
 pub(super) const AHEAD: u64 = 100 * MS;
 pub(super) const AGENT_SLICE: u64 = 4 * MS;
+/// A permit cuts the slice of a task that is so far behind in the policy's order.
+pub(super) const CUT_LEAD: u64 = MS;
 /// How long a word about a queue is believed: what it speaks of is inserted a little later.
 pub(super) const HINT: u64 = 10 * MS;
 /// Slices cut for the agent in a row.
@@ -115,6 +118,27 @@ pub(super) struct TaskCtx {
     pub(super) pass: bool,
     pub(super) safe: bool,
     pub(super) dry_ticks: u8,
+    /// Since the last event.
+    pub(super) ran: u64,
+    pub(super) slept: u64,
+    pub(super) permitted: u32,
+    /// Its place in the policy's order; 0: the policy has given it none.
+    pub(super) order: u64,
+    pub(super) permit: Grant,
+}
+
+/// A decision that still holds.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Grant {
+    pub(super) left: u32,
+    pub(super) until: u64,
+    pub(super) vtime: u64,
+    pub(super) slice: u64,
+    pub(super) rate: u32,
+    pub(super) flags: u32,
+    pub(super) mark: u32,
+    pub(super) epoch: u32,
+    pub(super) weight: u32,
 }
 
 /// `struct qm_cgroup`.
@@ -154,6 +178,8 @@ pub(super) struct CpuCtx {
     pub(super) next_side: usize,
     pub(super) next_n: u64,
     pub(super) sample: u64,
+    /// The place in the policy's order of the task that runs here; 0: it has none.
+    pub(super) order: u64,
     pub(super) pinned: bool,
     pub(super) placed: bool,
     pub(super) online: bool,
@@ -228,6 +254,9 @@ pub struct Reference {
     /// The queue of the core's own may hold a task, as of this time.
     pub(super) filled: bool,
     pub(super) filled_at: u64,
+    pub(super) shared_at: u64,
+    /// The words of the agent's page that end permits.
+    pub(super) marks: Marks,
     pub(super) preempt_at: u64,
     pub(super) undecided: [i64; BUCKETS],
     pub(super) released_at: u64,
@@ -268,6 +297,8 @@ impl Reference {
             shared: false,
             filled: false,
             filled_at: 0,
+            shared_at: 0,
+            marks: Marks::default(),
             preempt_at: 0,
             undecided: [0; BUCKETS],
             released_at: 0,
@@ -337,6 +368,10 @@ impl Reference {
         }
         self.filled = now.wrapping_sub(self.filled_at) <= HINT;
         false
+    }
+
+    pub(super) fn shared_filled(&mut self, now: u64) {
+        (self.shared, self.shared_at) = (true, now);
     }
 
     pub(super) fn core_filled(&mut self, now: u64) {
@@ -477,7 +512,7 @@ impl Reference {
             vec![self.vnow, self.checked, self.left_at, self.last_rescue, u64::from(self.rescue_cpu)];
         words.extend([self.agent_ran_at, cpu(self.agent_cpu), cpu(self.agent_last_cpu)]);
         words.extend([u64::from(self.agent_queued), self.decisions_left.into(), self.shared.into()]);
-        words.extend([u64::from(self.filled), self.filled_at]);
+        words.extend([u64::from(self.filled), self.filled_at, self.shared_at]);
         words.extend([self.preempt_at, self.released_at, u64::from(self.held), u64::from(self.release_word)]);
         words.extend(self.undecided.map(|n| n as u64));
         words
@@ -497,7 +532,7 @@ impl Reference {
             c.busy_since,
             c.awaited.into(),
         ]);
-        words.extend([c.rescued_at, c.overran_at, c.kept.len() as u64]);
+        words.extend([c.rescued_at, c.overran_at, c.kept.len() as u64, c.order]);
         words
     }
 
@@ -523,6 +558,19 @@ impl Reference {
             u64::from(t.pass),
             u64::from(t.safe),
             u64::from(t.dry_ticks),
+            t.ran,
+            t.slept,
+            t.order,
+            u64::from(t.permit.left),
+            u64::from(t.permitted),
+            t.permit.until,
+            t.permit.vtime,
+            t.permit.slice,
+            u64::from(t.permit.rate),
+            u64::from(t.permit.flags),
+            u64::from(t.permit.mark),
+            u64::from(t.permit.epoch),
+            u64::from(t.permit.weight),
         ]
     }
 

@@ -1,0 +1,84 @@
+//! The gate: no wakeup's path may become longer than it was, relative to the kernel's own scheduler in the same boot.
+//!
+//! As [`path`](crate::path) measures, in a guest that counts instructions, but shorter: five measurements of each
+//! scheduler in one life of it, and their median.
+
+use crate::check::{Checks, ensure, skip};
+use crate::path::{WARM_UP, asserted, degrade};
+use crate::sched::{Daemon, assert_disabled};
+use crate::{Result, load, sys};
+use std::fs;
+
+const ROUND_TRIPS: u64 = 4_000;
+const ROUNDS: usize = 5;
+
+/// What is measured, and the options of the daemon.
+const ROWS: [(&str, &str, &[&str]); 4] = [
+    ("simple-fifo", "simple-fifo", &["--permit", "0"]),
+    ("gthulhu", "gthulhu", &["--permit", "0"]),
+    ("simple-fifo-permits", "simple-fifo", &[]),
+    ("gthulhu-permits", "gthulhu", &[]),
+];
+const CORE: &str = "core-alone";
+
+/// The longest that each may be, in parts of EEVDF's path, by the series of the kernel: a little above what was reached.
+/// A ratio is a property of a kernel and its configuration, so a series that is not here has no gate.
+#[rustfmt::skip]
+const LIMITS: &[(&str, [f64; ROWS.len() + 1])] = &[
+    // In the order of ROWS, then the core alone.
+    ("7.3.", [2.15, 2.40, 1.28, 1.33, 1.21]),
+];
+
+/// Prints a verdict for each. Returns whether all held.
+///
+/// # Errors
+/// When EEVDF cannot be measured.
+pub fn gate() -> Result<bool> {
+    let release =
+        fs::read_to_string("/proc/sys/kernel/osrelease").map_err(|e| format!("the kernel's release: {e}"))?;
+    let Some((_, limits)) = LIMITS.iter().find(|(series, _)| release.starts_with(series)) else {
+        skip(
+            "path",
+            &format!("no limits are known for {} (LIMITS in xtask/guest/src/gate.rs)", release.trim()),
+        );
+        return Ok(true);
+    };
+    sys::sleep(WARM_UP);
+    load::pipe(2 * ROUND_TRIPS, None)?;
+    assert_disabled()?;
+    let own = median()?;
+    let mut checks = Checks::default();
+    for ((name, plugin, options), limit) in ROWS.iter().zip(limits) {
+        checks.check(&format!("path.{name}"), || {
+            let daemon = Daemon::start(plugin, options)?;
+            let trips = ROUND_TRIPS * ROUNDS as u64;
+            let ns = asserted(&daemon, name, options.is_empty(), trips, median)?;
+            daemon.stop()?;
+            verdict(ns, own, *limit)
+        });
+    }
+    checks.check(&format!("path.{CORE}"), || {
+        let daemon = degrade()?;
+        let ns = median()?;
+        daemon.stop()?;
+        verdict(ns, own, limits[ROWS.len()])
+    });
+    Ok(checks.all_held())
+}
+
+fn verdict(ns: f64, own: f64, limit: f64) -> Result<String> {
+    let ratio = ns / own;
+    let text = || format!("{ratio:.3} of EEVDF ({ns:.0} and {own:.0} ns a round trip); {limit} at most");
+    ensure(ratio <= limit, text)?;
+    Ok(text())
+}
+
+/// Nanoseconds of a round trip.
+fn median() -> Result<f64> {
+    let mut all = Vec::with_capacity(ROUNDS);
+    for _ in 0..ROUNDS {
+        all.push(load::pipe(ROUND_TRIPS, None)?["ns_per_round"].as_f64().ok_or("no figure")?);
+    }
+    all.sort_by(f64::total_cmp);
+    Ok(all[ROUNDS / 2])
+}
