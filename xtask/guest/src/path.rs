@@ -23,10 +23,14 @@ pub fn path(round_trips: u64, rounds: u32) -> Result<()> {
         assert_disabled()?;
         print("EEVDF", round, round_trips)?;
         assert_disabled()?;
-        for plugin in crate::suites::PLUGINS {
-            let daemon = Daemon::start(plugin, &[])?;
+        // And once more through the kernel's ring buffers.
+        let plugins = crate::suites::PLUGINS.map(|plugin| (plugin, None));
+        for (plugin, transport) in plugins.into_iter().chain([(crate::suites::PLUGINS[1], Some("rings"))]) {
+            let args = transport.map_or(Vec::new(), |name| vec!["--transport", name]);
+            let daemon = Daemon::start(plugin, &args)?;
             let before = number(&daemon.status()?, "/counters/ev_dispatched")?;
-            print(plugin, round, round_trips)?;
+            let name = transport.map_or(plugin.to_owned(), |name| format!("{plugin}/{name}"));
+            print(&name, round, round_trips)?;
             assert_active(OPS_PREFIX)?;
             let decided = number(&daemon.status()?, "/counters/ev_dispatched")? - before;
             // Two wakeups in a round trip. If the core decides, this is not the path of a decision.
