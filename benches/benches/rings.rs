@@ -1,5 +1,5 @@
-//! Our rings, read and written in place, against libbpf's calls over maps of the same kind. BPF programs are at the
-//! other end of both. `cargo bench -p qumun-benches --bench rings`, as root; any kernel from 6.1 on.
+//! Our rings, read and written in place: the shared arrays, the kernel's ring buffers, and libbpf's calls over ring buffers.
+//! BPF programs are at the other end of all. `cargo bench -p qumun-benches --bench rings`, as root; any kernel from 6.1 on.
 
 // What criterion's macros make.
 #![allow(missing_docs)]
@@ -33,24 +33,29 @@ fn rings(c: &mut Criterion) {
 
 /// Sent by a program, which is not measured; read by us.
 fn events(c: &mut Criterion, stand: &Stand, single: &Single) {
-    let [map, _] = stand.rings(Lane::Agent).expect("the maps are there");
-    let mut ring = EventRing::new(map.as_fd(), EVENT_RING_BYTES).expect("the ring can be mapped");
+    let [map, _] = stand.rings(Lane::Rings).expect("the maps are there");
+    let ring = EventRing::new(map.as_fd(), EVENT_RING_BYTES).expect("the ring can be mapped");
+    let [map, other] = stand.rings(Lane::Agent).expect("the maps are there");
+    let array = EventRing::shared(map.as_fd(), other.as_fd()).expect("the array can be mapped");
     let mut group = c.benchmark_group("events");
     group.throughput(Throughput::Elements(u64::from(RECORDS)));
-    for batch in BATCHES {
-        group.bench_function(format!("in place, {batch} for each release"), |b| {
-            b.iter_custom(|times| {
-                repeat(times, || {
-                    stand.send(Lane::Agent, RECORDS, 256);
-                    time(|| {
-                        for _ in 0..RECORDS as usize / batch {
-                            (0..batch).for_each(|_| _ = black_box(ring.pop()));
-                            ring.release();
-                        }
+    for (lane, name, mut ring) in [(Lane::Rings, "in place", ring), (Lane::Agent, "shared array", array)] {
+        for batch in BATCHES {
+            group.bench_function(format!("{name}, {batch} for each release"), |b| {
+                b.iter_custom(|times| {
+                    repeat(times, || {
+                        stand.send(lane, RECORDS, 256);
+                        time(|| {
+                            for _ in 0..RECORDS as usize / batch {
+                                (0..batch).for_each(|_| _ = black_box(ring.pop()));
+                                ring.release();
+                            }
+                        })
                     })
-                })
+                });
             });
-        });
+        }
+        assert!(ring.pop().is_none() && ring.corrupted() == 0, "what was sent was read");
     }
     group.bench_function("libbpf, one at a time", |b| {
         b.iter_custom(|times| {
@@ -73,29 +78,33 @@ fn events(c: &mut Criterion, stand: &Stand, single: &Single) {
 
 /// Written by us; taken by a program, which is not measured.
 fn decisions(c: &mut Criterion, stand: &Stand, single: &Single) {
-    let [_, map] = stand.rings(Lane::Agent).expect("the maps are there");
-    let mut ring = DecisionRing::new(map.as_fd(), DECISION_RING_BYTES).expect("the ring can be mapped");
-    ring.resync();
+    let [_, map] = stand.rings(Lane::Rings).expect("the maps are there");
+    let ring = DecisionRing::new(map.as_fd(), DECISION_RING_BYTES).expect("the ring can be mapped");
+    let [other, map] = stand.rings(Lane::Agent).expect("the maps are there");
+    let array = DecisionRing::shared(other.as_fd(), map.as_fd()).expect("the array can be mapped");
     let decision = qumun_bpf::wire::Decision { generation: 1, pid: 1_000, ..Default::default() };
     let mut group = c.benchmark_group("decisions");
     group.throughput(Throughput::Elements(u64::from(RECORDS)));
-    for batch in BATCHES {
-        group.bench_function(format!("in place, {batch} for each publish"), |b| {
-            b.iter_custom(|times| {
-                repeat(times, || {
-                    let took = time(|| {
-                        for _ in 0..RECORDS as usize / batch {
-                            for _ in 0..batch {
-                                ring.push(black_box(&decision)).expect("the ring was emptied");
+    for (lane, name, mut ring) in [(Lane::Rings, "in place", ring), (Lane::Agent, "shared array", array)] {
+        ring.resync();
+        for batch in BATCHES {
+            group.bench_function(format!("{name}, {batch} for each publish"), |b| {
+                b.iter_custom(|times| {
+                    repeat(times, || {
+                        let took = time(|| {
+                            for _ in 0..RECORDS as usize / batch {
+                                for _ in 0..batch {
+                                    ring.push(black_box(&decision)).expect("the ring was emptied");
+                                }
+                                ring.publish();
                             }
-                            ring.publish();
-                        }
-                    });
-                    assert_eq!(stand.take(Lane::Agent), RECORDS);
-                    took
-                })
+                        });
+                        assert_eq!(stand.take(lane), RECORDS);
+                        took
+                    })
+                });
             });
-        });
+        }
     }
     group.bench_function("libbpf, one at a time", |b| {
         b.iter_custom(|times| {

@@ -4,7 +4,8 @@
  * pages of the core's own layout, but no task waits behind them. So an agent meets here what it meets on a kernel
  * with sched_ext, at the speed of this machine and without a scheduler to load.
  *
- * There are two lanes, each with its own rings: one for the agent, one for the way that it is compared with. Each event
+ * There are three lanes, each with its own rings: the agent's, through shared arrays; the same through the kernel's ring
+ * buffers; and that of the way that it is compared with. Each event
  * must be answered once; what else comes is counted as wrong, so that a bench cannot be fast by being careless.
  */
 #include "kernel.h"
@@ -40,7 +41,7 @@ struct lane {
 	u64 tasks;    /* that the events are about, in turn */
 	u64 open[OPEN]; /* by generation: when it was sent, and then ANSWERED and how long that took */
 };
-struct lane lanes[2] SEC(".bss.lanes");
+struct lane lanes[3] SEC(".bss.lanes");
 
 /* Argument of the programs that send and take. */
 struct batch {
@@ -48,13 +49,31 @@ struct batch {
 	u32 tasks;
 };
 
-static __always_inline bool send(void *ring, struct lane *lane)
+/* As in transport.h, but for the claims: one CPU at a time sends here, and takes. */
+struct qm_event_array event_array SEC(".bss.qm_eslots");
+struct qm_decision_array decision_array SEC(".bss.qm_dslots");
+
+static __always_inline struct qm_event *slot_reserve(void)
 {
-	struct qm_event *e = bpf_ringbuf_reserve(ring, sizeof(*e), 0);
+	u64 at = READ_ONCE(event_array.sent);
+
+	if (at - READ_ONCE(decision_array.read) >= QM_EVENT_SLOTS)
+		return NULL;
+	at = __sync_fetch_and_add(&event_array.sent, 1);
+	return &event_array.slots[at & (QM_EVENT_SLOTS - 1)].event;
+}
+
+static __always_inline void slot_submit(struct qm_event *e)
+{
+	struct qm_event_slot *slot = (void *)e;
+
+	__sync_fetch_and_add(&slot->written, 1);
+}
+
+static __always_inline void fill(struct qm_event *e, struct lane *lane)
+{
 	u64 now, generation;
 
-	if (!e)
-		return false;
 	now = bpf_ktime_get_ns();
 	generation = ++lane->sent;
 	__builtin_memset(e, 0, sizeof(*e));
@@ -79,23 +98,15 @@ static __always_inline bool send(void *ring, struct lane *lane)
 	e->cgroup_weight = 100;
 	e->comm[0] = 'b';
 	lane->open[generation & (OPEN - 1)] = now;
-	bpf_ringbuf_submit(e, BPF_RB_NO_WAKEUP);
-	return true;
 }
 
-static __always_inline void take(struct bpf_dynptr *record, struct lane *lane)
+static __always_inline void answer(struct qm_decision *d, struct lane *lane)
 {
-	struct qm_decision d = {};
-	u64 *open;
+	u64 *open = &lane->open[d->generation & (OPEN - 1)];
 
-	if (bpf_dynptr_read(&d, sizeof(d), record, 0, 0)) {
-		lane->wrong++;
-		return;
-	}
-	open = &lane->open[d.generation & (OPEN - 1)];
-	if (d.generation == 0 || d.generation > lane->sent || lane->sent - d.generation >= OPEN ||
-	    *open & ANSWERED || d.flags ||
-	    d.pid != FIRST_PID + (lane->tasks ? d.generation % lane->tasks : 0)) {
+	if (d->generation == 0 || d->generation > lane->sent || lane->sent - d->generation >= OPEN ||
+	    *open & ANSWERED || d->flags ||
+	    d->pid != FIRST_PID + (lane->tasks ? d->generation % lane->tasks : 0)) {
 		lane->wrong++;
 		return;
 	}
@@ -103,11 +114,26 @@ static __always_inline void take(struct bpf_dynptr *record, struct lane *lane)
 	lane->answered++;
 }
 
-#define LANE(name, number, events, decisions)                                                      \
+static __always_inline void take(struct bpf_dynptr *record, struct lane *lane)
+{
+	struct qm_decision d = {};
+
+	if (bpf_dynptr_read(&d, sizeof(d), record, 0, 0)) {
+		lane->wrong++;
+		return;
+	}
+	answer(&d, lane);
+}
+
+#define SEND(name, number, reserve, submit)                                                        \
 	static long send_to_##name(u32 i, u32 *made)                                               \
 	{                                                                                          \
-		if (!send(&events, &lanes[number]))                                                \
+		struct qm_event *e = reserve;                                                      \
+                                                                                                   \
+		if (!e)                                                                            \
 			return 1;                                                                  \
+		fill(e, &lanes[number]);                                                           \
+		submit;                                                                            \
 		++*made;                                                                           \
 		return 0;                                                                          \
 	}                                                                                          \
@@ -119,7 +145,10 @@ static __always_inline void take(struct bpf_dynptr *record, struct lane *lane)
 		bpf_loop(args->n, send_to_##name, &made, 0);                                       \
 		args->n = made;                                                                    \
 		return 0;                                                                          \
-	}                                                                                          \
+	}
+
+#define RINGS(name, number, events, decisions)                                                     \
+	SEND(name, number, bpf_ringbuf_reserve(&events, sizeof(*e), 0), bpf_ringbuf_submit(e, BPF_RB_NO_WAKEUP)) \
 	static long take_from_##name(struct bpf_dynptr *record, void *unused)                      \
 	{                                                                                          \
 		take(record, &lanes[number]);                                                      \
@@ -134,8 +163,30 @@ static __always_inline void take(struct bpf_dynptr *record, struct lane *lane)
 		args->n = n;                                                                       \
 		return 0;                                                                          \
 	}
-LANE(agent, 0, qm_events, qm_decisions)
-LANE(single, 1, single_events, single_answers)
+SEND(agent, 0, slot_reserve(), slot_submit(e))
+RINGS(rings, 1, qm_events, qm_decisions)
+RINGS(single, 2, single_events, single_answers)
+
+static long take_from_agent(u32 i, void *unused)
+{
+	u64 at = event_array.taken + i;
+	struct qm_decision d = decision_array.slots[at & (QM_DECISION_SLOTS - 1)];
+
+	answer(&d, &lanes[0]);
+	return 0;
+}
+
+SEC("syscall") int bench_take_agent(struct batch *args)
+{
+	u64 n = READ_ONCE(decision_array.published) - event_array.taken;
+
+	if (n > QM_DECISION_SLOTS)
+		return -7; /* E2BIG */
+	bpf_loop(n, take_from_agent, NULL, 0);
+	__sync_fetch_and_add(&event_array.taken, n);
+	args->n = n;
+	return 0;
+}
 
 /* As qumun_hello, as far as there is something to greet. */
 SEC("syscall") int bench_hello(struct qm_hello *args)

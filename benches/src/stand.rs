@@ -4,6 +4,7 @@ use std::os::fd::{AsFd, BorrowedFd, IntoRawFd};
 
 use libbpf_rs::{Link, MapCore, MapHandle, Object, ObjectBuilder, ProgramInput, ProgramMut};
 use qumun::kernel::{AgentFds, wire};
+use qumun_bpf::ring::Transport;
 
 use crate::page::Page;
 
@@ -17,8 +18,10 @@ const CALLS: usize = 512;
 /// Which pair of rings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lane {
-    /// Of the core's names and sizes: the agent's.
+    /// The agent's: the shared arrays.
     Agent,
+    /// The kernel's ring buffers, of the core's names and sizes.
+    Rings,
     /// Of the way that the agent is compared with.
     Single,
 }
@@ -27,7 +30,8 @@ impl Lane {
     /// The maps of events and of decisions.
     fn maps(self) -> [&'static str; 2] {
         match self {
-            Self::Agent => ["qm_events", "qm_decisions"],
+            Self::Agent => Transport::Shared.maps(),
+            Self::Rings => Transport::Rings.maps(),
             Self::Single => ["single_events", "single_answers"],
         }
     }
@@ -36,6 +40,7 @@ impl Lane {
     fn programs(self) -> [&'static str; 2] {
         match self {
             Self::Agent => ["bench_send_agent", "bench_take_agent"],
+            Self::Rings => ["bench_send_rings", "bench_take_rings"],
             Self::Single => ["bench_send_single", "bench_take_single"],
         }
     }
@@ -71,8 +76,8 @@ struct Batch {
 pub struct Stand {
     object: &'static Object,
     /// By lane, what sends events and what takes decisions.
-    programs: [[ProgramMut<'static>; 2]; 2],
-    lanes: Page<[LaneState; 2]>,
+    programs: [[ProgramMut<'static>; 2]; 3],
+    lanes: Page<[LaneState; 3]>,
     cpus: u32,
 }
 
@@ -130,7 +135,7 @@ impl Stand {
             let [send, take] = lane.programs();
             Ok::<_, String>([program(object, send)?, program(object, take)?])
         };
-        let programs = [of_lane(Lane::Agent)?, of_lane(Lane::Single)?];
+        let programs = [of_lane(Lane::Agent)?, of_lane(Lane::Rings)?, of_lane(Lane::Single)?];
         Ok(Self { object, programs, lanes, cpus })
     }
 
@@ -150,9 +155,10 @@ impl Stand {
         let of_map = |name| dup(map(self.object, name)?.as_fd());
         // Nobody asks these two here: an agent that did would get no answer.
         let hello = || dup(program(self.object, "bench_hello")?.as_fd());
+        let [events, decisions] = Lane::Agent.maps();
         let raw = [
-            of_map("qm_events")?,
-            of_map("qm_decisions")?,
+            of_map(events)?,
+            of_map(decisions)?,
             of_map("qm_view")?,
             of_map("qm_agent")?,
             hello()?,
@@ -248,7 +254,7 @@ impl Stand {
     }
 
     fn lane(&self, lane: Lane) -> *const LaneState {
-        // SAFETY: in bounds: there are two.
+        // SAFETY: in bounds: there are three.
         unsafe { self.lanes.at().cast::<LaneState>().add(lane as usize) }
     }
 }

@@ -164,7 +164,7 @@ OPS3(void, cgroup_move, struct task_struct *, p, struct cgroup *, from, struct c
 	if (!e)
 		return;
 	e->cpu_cgroup_id = to->kn->id;
-	bpf_ringbuf_submit(e, BPF_RB_NO_WAKEUP);
+	event_submit(e);
 }
 
 static __always_inline struct cgroup_ctx *own_slot(struct cgroup *cgrp)

@@ -18,11 +18,6 @@
 #include "rescue.h"
 #include "tasks.h"
 
-static __always_inline bool events_pending(void)
-{
-	return bpf_ringbuf_query(&qm_events, BPF_RB_AVAIL_DATA) > 0;
-}
-
 /* Is there something that only the agent can do, or is its regular turn due? */
 static __always_inline bool agent_wanted(u64 now, bool degraded)
 {

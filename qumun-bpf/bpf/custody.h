@@ -11,6 +11,7 @@
 #ifndef QUMUN_CUSTODY_H
 #define QUMUN_CUSTODY_H
 #include "latch.h"
+#include "transport.h"
 
 static __always_inline void bucket_open(struct task_ctx *t, u64 now)
 {
@@ -253,35 +254,6 @@ out:
 	return ret;
 }
 
-struct drain {
-	u32 cpu;
-	u32 n;
-	u32 seen;
-};
-/* Records looked at in one drain, the useless ones included: interrupts are off. What an agent marks
- * as discarded is skipped by the kernel, which stops after 2^17. */
-#define SEEN_MAX (4 * BATCH)
-
-/*
- * Copies one record out of the ring. Non-zero stops the drain: only when the batch is full. The read
- * comes before any other call: verifiers before 7.0 cannot keep a dynptr across one.
- */
-static long take_record(struct bpf_dynptr *record, struct drain *drain)
-{
-	u32 cpu = drain->cpu & (QM_MAX_CPUS - 1);
-	long bad = bpf_dynptr_read(&batches[cpu].decision[drain->n & (BATCH - 1)], sizeof(struct qm_decision),
-				   record, 0, 0);
-
-	counters[cpu].dec_drained++;
-	drain->seen++;
-	if (bad) {
-		counters[cpu].dec_refused++;
-		return drain->seen >= SEEN_MAX;
-	}
-	drain->n++;
-	return drain->n >= BATCH || drain->seen >= SEEN_MAX;
-}
-
 /*
  * Takes what the agent has decided and moves the tasks. Decisions that came before their task was
  * parked stay in the batch and go first the next time: the insert they wait for is a few hundred
@@ -304,12 +276,12 @@ __noinline int take_decisions(s32 in_cpu, u64 now, int local_free)
 	int round, k;
 
 	if (drain.n < BATCH)
-		got = bpf_user_ringbuf_drain(&qm_decisions, take_record, &drain, BPF_RB_NO_WAKEUP);
+		got = drain_decisions(&drain);
 	/*
 	 * EBUSY: another CPU drains. It may have looked for the last time before what we came for was published, so somebody
 	 * has to look again; that CPU sees another number than the one it began with, and leaves it.
 	 */
-	if (got == -16)
+	if (got == -EBUSY)
 		__sync_fetch_and_add(&core.decisions_left, 1);
 	else if (got < 0)
 		count()->ring_errors++;

@@ -45,7 +45,7 @@ static __always_inline struct qm_event *note(u32 kind, struct task_struct *p, st
 
 	if (!is_normal() || view.exited)
 		return NULL;
-	e = bpf_ringbuf_reserve(&qm_events, sizeof(*e), 0);
+	e = event_reserve();
 	if (!e) {
 		if (kind == QM_EVENT_EXIT)
 			count()->exit_dropped++;
@@ -88,7 +88,7 @@ static __always_inline void note_task(u32 kind, struct task_struct *p)
 	e = note(kind, p, task_ctx(p));
 	if (!e)
 		return;
-	bpf_ringbuf_submit(e, BPF_RB_NO_WAKEUP);
+	event_submit(e);
 }
 
 /* Parks the task and sends the event. Returns false when the ring is full. */
@@ -97,7 +97,7 @@ static __always_inline bool offer(struct task_struct *p, struct task_ctx *t, s32
 	struct cpu_ctx *here = cpu_ctx(this_cpu());
 	struct qm_event *e;
 
-	e = bpf_ringbuf_reserve(&qm_events, sizeof(*e), 0);
+	e = event_reserve();
 	if (!e)
 		return false;
 	settle_vtime(t);
@@ -146,8 +146,7 @@ static __always_inline bool offer(struct task_struct *p, struct task_ctx *t, s32
 	__builtin_memcpy(e->comm, p->comm, sizeof(e->comm));
 	dsq_insert_vtime(p, DSQ_PARK, config.slice_ns, t->vtime, flags);
 	count()->ev_sent++;
-	/* No wakeup: nobody sleeps on this ring, and the wakeup would be an IPI for each record. */
-	bpf_ringbuf_submit(e, BPF_RB_NO_WAKEUP);
+	event_submit(e);
 	return true;
 }
 #endif

@@ -46,7 +46,7 @@ int qumun_init_task(u64 *ctx)
 		e = note(QM_EVENT_FORK, p, t);
 		if (e) {
 			e->waker = parent->pid;
-			bpf_ringbuf_submit(e, BPF_RB_NO_WAKEUP);
+			event_submit(e);
 		}
 	}
 	return 0;
@@ -97,6 +97,6 @@ OPS2(void, exit_task, struct task_struct *, p, struct scx_exit_task_args *, args
 	}
 	e = note(QM_EVENT_EXIT, p, t);
 	if (e)
-		bpf_ringbuf_submit(e, BPF_RB_NO_WAKEUP);
+		event_submit(e);
 }
 #endif

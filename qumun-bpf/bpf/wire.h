@@ -32,7 +32,7 @@
 #define QM_EVENT_WAKEUP 2  /* the task slept before; else it was preempted or its slice ended */
 #define QM_EVENT_KTHREAD 4
 
-/* Core to agent: one record of the BPF ring buffer `qm_events`. */
+/* Core to agent: one record of the BPF ring buffer `qm_events`, or one slot of the array of events. */
 struct qm_event {
 	u64 enqueued_at;
 	u64 generation; /* which enqueue of this pid this is: a decision must repeat it */
@@ -65,7 +65,7 @@ struct qm_event {
 	char comm[16];
 };
 
-/* Agent to core: one record of the user ring buffer `qm_decisions`. */
+/* Agent to core: one record of the user ring buffer `qm_decisions`, or one slot of the array of decisions. */
 struct qm_decision {
 	u64 generation;
 	u64 slice_ns; /* 0: the core's default; else clamped to the core's bounds */
@@ -87,6 +87,33 @@ struct qm_decision {
 #define QM_PERMIT_FLAGS (QM_PERMIT_CLOCK | QM_PERMIT_CUTS)
 #define QM_PERMIT_MAX 1024
 #define QM_PERMIT_MAX_NS 1000000000ULL
+
+/*
+ * The other transport, in place of both ring buffers: two arrays that both sides map, see transport.h. A position counts
+ * records and is never reduced; its low bits are the slot. What changes on one side only has a cache line of its own.
+ */
+#define QM_EVENT_SLOTS 8192
+#define QM_DECISION_SLOTS 8192
+struct qm_event_slot {
+	struct qm_event event;
+	u64 written; /* how often; the last word to change. The agent reads when it is as large as its own count */
+};
+/* Written by the core only: user space maps it read-only. */
+struct qm_event_array {
+	u64 sent; /* events begun */
+	u64 pad0[7];
+	u64 taken; /* decisions read */
+	u64 pad1[7];
+	struct qm_event_slot slots[QM_EVENT_SLOTS];
+};
+/* Written by the agent only: the core believes nothing in it. */
+struct qm_decision_array {
+	u64 read; /* events */
+	u64 pad0[7];
+	u64 published; /* decisions */
+	u64 pad1[7];
+	struct qm_decision slots[QM_DECISION_SLOTS];
+};
 
 /* Where each CPU is, told before the load; 0 in cache[] for a CPU about which nothing is known. */
 struct qm_places {
@@ -297,7 +324,7 @@ struct qm_config {
 #define QM_OPT_KEEP_LOCAL 2    /* tasks bound to one CPU go to its local queue, ahead of all others */
 #define QM_OPT_EARLY_KTHREADS 4 /* kernel threads are never asked about */
 #define QM_OPT_NO_LIMITS 8 /* cpu.max of cgroups is not enforced: nobody wants it, or the kernel does not tell */
-
+#define QM_OPT_SHARED 16 /* events and decisions go through shared arrays, not through the kernel's ring buffers */
 
 #define QM_SAME(cond) _Static_assert(cond, #cond)
 QM_SAME(sizeof(struct qm_event) == 192);
@@ -311,6 +338,12 @@ QM_SAME(sizeof(struct qm_decision) == 72);
 QM_SAME(__builtin_offsetof(struct qm_decision, vtime) == 16);
 QM_SAME(__builtin_offsetof(struct qm_decision, pid) == 48);
 QM_SAME(__builtin_offsetof(struct qm_decision, flags) == 56);
+QM_SAME(sizeof(struct qm_event_slot) == 200);
+QM_SAME(__builtin_offsetof(struct qm_event_slot, written) == 192);
+QM_SAME(__builtin_offsetof(struct qm_event_array, taken) == 64);
+QM_SAME(__builtin_offsetof(struct qm_event_array, slots) == 128);
+QM_SAME(__builtin_offsetof(struct qm_decision_array, published) == 64);
+QM_SAME(__builtin_offsetof(struct qm_decision_array, slots) == 128);
 QM_SAME(sizeof(struct qm_hello) == 8);
 QM_SAME(sizeof(struct qm_select) == 8);
 QM_SAME(sizeof(struct qm_preempt) == 8);

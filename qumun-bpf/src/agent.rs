@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use crate::map::{Shared, read_words};
 use crate::protocol::{Agreement, Words};
-use crate::ring::{DECISION_RING_BYTES, DecisionRing, EVENT_RING_BYTES, EventRing};
+use crate::ring::{self, DecisionRing, EventRing};
 use crate::wire::{
     AgentPage, Cgroup, Hello, MAX_CGROUPS, Preempt, REVOKE_WORDS, Request, SELECT_MAX, Select, View,
 };
@@ -97,12 +97,13 @@ impl Agent {
     /// # Errors
     /// When the maps cannot be mapped.
     pub fn map(fds: AgentFds) -> Result<Self> {
+        let (events, decisions) = ring::map(fds.events.as_fd(), fds.decisions.as_fd())?;
         Ok(Self {
+            events,
+            decisions,
             view: Shared::new(fds.view.as_fd(), false, "the core's view")?,
             page: Shared::new(fds.agent.as_fd(), true, "the agent's page")?,
             cgroups: Shared::new(fds.cgroups.as_fd(), false, "the table of cgroups")?,
-            events: EventRing::new(fds.events.as_fd(), EVENT_RING_BYTES)?,
-            decisions: DecisionRing::new(fds.decisions.as_fd(), DECISION_RING_BYTES)?,
             agreement: Agreement::default(),
             fds,
         })

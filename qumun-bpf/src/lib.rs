@@ -14,7 +14,8 @@
 //! ```
 //!
 //! * [`wire`]: the records, the same as in `bpf/wire.h`, asserted on both sides.
-//! * [`ring`]: both rings, read and written in place through `mmap`, positions published per batch.
+//! * [`ring`]: both rings, read and written in place through `mmap`, positions published per batch: the kernel's ring
+//!   buffers (BPF ring, user ring), or two arrays that both sides map ([`ring::Transport`]).
 //! * [`agent`]: what the agent's process holds: the rings, the pages and the SYSCALL programs.
 //! * [`probe`]: what this machine can do, and why not.
 //! * [`features`] (feature `loader`): which parts of sched_ext the kernel has, in words.
@@ -24,6 +25,8 @@
 //! * [`recorder`] (feature `loader`): what tasks and CPUs do, under any scheduler.
 
 pub mod agent;
+#[doc(hidden)] // for tests: loom's, and those of the C side
+pub mod array;
 mod error;
 #[cfg(feature = "loader")]
 pub mod features;
@@ -38,12 +41,8 @@ mod options;
 #[cfg(feature = "loader")]
 pub mod places;
 pub mod probe;
-#[cfg(loom)]
-#[doc(hidden)]
+#[doc(hidden)] // the same
 pub mod protocol;
-#[cfg(not(loom))]
-#[allow(unreachable_pub)] // public for loom's tests only
-mod protocol;
 #[cfg(feature = "loader")]
 pub mod recorder;
 pub mod ring;

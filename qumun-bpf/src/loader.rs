@@ -16,6 +16,7 @@ use crate::agent::{self, AgentFds};
 use crate::map::{Mapping, Shared, page_size, read_words};
 pub use crate::options::{Options, Switches};
 use crate::probe::Probe;
+use crate::ring::Transport;
 use crate::stats::{self, Leg, Statistics};
 use crate::wire::{
     AgentPage, Config, Counters, EVENT_AFFINITY, EVENT_CGROUP, EVENT_CGROUPS, EVENT_WEIGHT, Exit, LEGS, Legs,
@@ -84,6 +85,7 @@ pub struct Loaded {
     probe: Probe,
     watches_switch: bool,
     enforces_limits: bool,
+    transport: Transport,
 }
 
 /// The core, scheduling. Dropping it gives the machine back to the kernel's own scheduler.
@@ -131,7 +133,7 @@ pub fn load(options: &Options) -> Result<Loaded> {
     let limits = kernel.tells_limits() && !options.switches.no_limits;
     let config = Config {
         nr_cpu_ids: probe.nr_cpu_ids,
-        options: options.config.options | options.switches.bits() | if limits { 0 } else { OPT_NO_LIMITS },
+        options: options.config.options | options.bits() | if limits { 0 } else { OPT_NO_LIMITS },
         ..options.config
     };
     check_config(&config)?;
@@ -146,9 +148,13 @@ pub fn load(options: &Options) -> Result<Loaded> {
     drop(collected);
     freeze(&object, "qm_view")?;
     freeze(&object, TABLE)?;
+    if options.transport == Transport::Shared {
+        freeze(&object, options.transport.maps()[0])?;
+    }
     let maps = Maps::map(&object)?;
     let watches_switch = kernel.deprecates_cpu_release();
-    Ok(Loaded { object, maps, probe, watches_switch, enforces_limits: limits })
+    let transport = options.transport;
+    Ok(Loaded { object, maps, probe, watches_switch, enforces_limits: limits, transport })
 }
 
 fn check_name(name: &str) -> Result<()> {
@@ -271,9 +277,17 @@ fn enum_values(btf: &Btf<'_>, name: &str) -> Vec<(String, u64)> {
 /// Fits the object to the kernel: settings, name, flags, and without what is not there.
 fn prepare(open: &mut OpenObject, options: &Options, config: &Config, kernel: &Kernel) -> Result<()> {
     let mut dropped = BTreeSet::new();
+    let other = match options.transport {
+        Transport::Rings => Transport::Shared,
+        Transport::Shared => Transport::Rings,
+    };
     for mut map in open.maps_mut() {
         let name = map.name().to_string_lossy().into_owned();
-        if name.ends_with("qm_config") || name.starts_with(".rodata.qm_co") {
+        if other.maps().iter().any(|suffix| name.ends_with(suffix)) {
+            // No memory for what is not used. What refers to it is dead to the verifier, to which the settings are constants.
+            map.set_autocreate(false)
+                .map_err(|e| Error::new(ErrorKind::Load, format!("cannot leave out {name}")).because(e))?;
+        } else if name.ends_with("qm_config") || name.starts_with(".rodata.qm_co") {
             let bytes = map.initial_value_mut().ok_or_else(|| incomplete("settings"))?;
             // SAFETY: Config is repr(C) plain data without padding.
             let raw = unsafe {
@@ -439,9 +453,10 @@ impl Loaded {
             let found = self.object.progs().find(|p| p.name() == name);
             own(found.ok_or_else(|| incomplete(name))?.as_fd())
         };
+        let [events, decisions] = self.transport.maps();
         Ok(AgentFds {
-            events: map("qm_events")?,
-            decisions: map("qm_decisions")?,
+            events: map(events)?,
+            decisions: map(decisions)?,
             view: map("qm_view")?,
             agent: map("qm_agent")?,
             hello: program("qumun_hello")?,
@@ -476,6 +491,11 @@ impl Loaded {
     /// Are the limits of cgroups (`cpu.max`) enforced? Not before Linux 6.17, and not if it was not wanted.
     pub fn enforces_limits(&self) -> bool {
         self.enforces_limits
+    }
+
+    /// How events get to the agent, and decisions back.
+    pub fn transport(&self) -> Transport {
+        self.transport
     }
 
     /// What the agent shows now.

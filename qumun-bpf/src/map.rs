@@ -18,6 +18,38 @@ pub(crate) fn page_size() -> usize {
     })
 }
 
+/// The kind of a map (`enum bpf_map_type`).
+pub(crate) fn map_type(fd: BorrowedFd<'_>) -> Result<u32> {
+    /// The part of `union bpf_attr` that BPF_OBJ_GET_INFO_BY_FD reads (include/uapi/linux/bpf.h).
+    #[repr(C)]
+    struct InfoByFd {
+        fd: u32,
+        len: u32,
+        info: u64,
+    }
+    const BPF_OBJ_GET_INFO_BY_FD: libc::c_int = 15;
+    // struct bpf_map_info begins with the type and the id; the kernel writes no more than fits.
+    let mut info = [0u32; 2];
+    let mut attr = InfoByFd {
+        fd: fd.as_raw_fd() as u32,
+        len: size_of_val(&info) as u32,
+        info: info.as_mut_ptr() as u64,
+    };
+    // SAFETY: attr is large enough for this command, and info lives until the call returns.
+    let ret = unsafe {
+        libc::syscall(
+            libc::SYS_bpf,
+            BPF_OBJ_GET_INFO_BY_FD,
+            std::ptr::from_mut(&mut attr),
+            size_of::<InfoByFd>(),
+        )
+    };
+    if ret < 0 {
+        return Err(Error::system(format!("descriptor {} is no BPF map", fd.as_raw_fd())));
+    }
+    Ok(info[0])
+}
+
 /// A piece of a BPF map, mapped and present in memory until dropped.
 #[derive(Debug)]
 pub(crate) struct Mapping {

@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 
 use crate::places::Places;
-use crate::wire::{Config, OPT_BUILTIN_IDLE, OPT_EARLY_KTHREADS, OPT_KEEP_LOCAL, OPT_NO_LIMITS};
+use crate::ring::Transport;
+use crate::wire::{Config, OPT_BUILTIN_IDLE, OPT_EARLY_KTHREADS, OPT_KEEP_LOCAL, OPT_NO_LIMITS, OPT_SHARED};
 use crate::{Error, ErrorKind, Result};
 
 /// How to load the core. Every field has a default.
@@ -27,6 +28,8 @@ pub struct Options {
     pub custom_btf: Option<PathBuf>,
     /// Behaviour of the core that is chosen at load.
     pub switches: Switches,
+    /// How events get to the agent, and decisions back.
+    pub transport: Transport,
     /// Which CPUs share what, if it is known.
     pub places: Option<Box<Places>>,
 }
@@ -79,12 +82,18 @@ impl Default for Options {
             partial: false,
             custom_btf: None,
             switches: Switches::default(),
+            transport: Transport::default(),
             places: None,
         }
     }
 }
 
 impl Options {
+    /// What is chosen, as the core takes it: `OPT_*`.
+    pub(crate) fn bits(&self) -> u32 {
+        self.switches.bits() | if self.transport == Transport::Shared { OPT_SHARED } else { 0 }
+    }
+
     /// What needs no kernel to be wrong.
     pub(crate) fn check(&self) -> Result<()> {
         // SCX_WATCHDOG_MAX_TIMEOUT is 30 s (kernel/sched/ext.c). Below a second the latch could not be

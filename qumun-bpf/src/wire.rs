@@ -39,6 +39,12 @@ pub const OPT_KEEP_LOCAL: u32 = 2;
 pub const OPT_EARLY_KTHREADS: u32 = 4;
 /// [`Config::options`]: limits of cgroups (`cpu.max`) are not enforced.
 pub const OPT_NO_LIMITS: u32 = 8;
+/// [`Config::options`]: events and decisions go through shared arrays, not through the kernel's ring buffers.
+pub const OPT_SHARED: u32 = 16;
+/// Slots of [`EventArray`].
+pub const EVENT_SLOTS: usize = 8192;
+/// Slots of [`DecisionArray`].
+pub const DECISION_SLOTS: usize = 8192;
 /// [`Event::flags`]: the legs of this wakeup are timed, stamp the decision.
 pub const EVENT_SAMPLED: u32 = 1;
 /// [`Event::flags`]: the task slept before.
@@ -118,6 +124,48 @@ pub struct Event {
     pub reserved: u32,
     /// Name of the thread, NUL padded.
     pub comm: [u8; 16],
+}
+
+/// A slot of [`EventArray`].
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub struct EventSlot {
+    /// The event.
+    pub event: Event,
+    /// How often the slot was written; the last word to change.
+    pub written: u64,
+}
+
+/// Events, where they go through shared arrays. Written by the core only.
+#[repr(C)]
+#[derive(Debug)]
+pub struct EventArray {
+    /// Events begun.
+    pub sent: u64,
+    /// Zero.
+    pub pad0: [u64; 7],
+    /// Decisions read.
+    pub taken: u64,
+    /// Zero.
+    pub pad1: [u64; 7],
+    /// The event at position `p` is in slot `p % EVENT_SLOTS`.
+    pub slots: [EventSlot; EVENT_SLOTS],
+}
+
+/// Decisions, where they go through shared arrays. Written by the agent only.
+#[repr(C)]
+#[derive(Debug)]
+pub struct DecisionArray {
+    /// Events read.
+    pub read: u64,
+    /// Zero.
+    pub pad0: [u64; 7],
+    /// Decisions published.
+    pub published: u64,
+    /// Zero.
+    pub pad1: [u64; 7],
+    /// The decision at position `p` is in slot `p % DECISION_SLOTS`.
+    pub slots: [Decision; DECISION_SLOTS],
 }
 
 /// Agent to core: where and for how long a task shall run.
@@ -475,6 +523,12 @@ const _: () = {
     assert!(offset_of!(Decision, vtime) == 16);
     assert!(offset_of!(Decision, pid) == 48);
     assert!(offset_of!(Decision, flags) == 56);
+    assert!(size_of::<EventSlot>() == 200);
+    assert!(offset_of!(EventSlot, written) == 192);
+    assert!(offset_of!(EventArray, taken) == 64);
+    assert!(offset_of!(EventArray, slots) == 128);
+    assert!(offset_of!(DecisionArray, published) == 64);
+    assert!(offset_of!(DecisionArray, slots) == 128);
     assert!(size_of::<Hello>() == 8);
     assert!(size_of::<Select>() == 8);
     assert!(size_of::<Preempt>() == 8);

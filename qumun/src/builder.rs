@@ -22,6 +22,17 @@ pub struct Builder {
     pub(crate) reach: Reach,
 }
 
+/// How events get to the policy, and decisions back to the core. Which is cheaper is measured in `docs/core.md`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Transport {
+    /// The kernel's ring buffers: a BPF ring buffer for events, a user ring buffer for decisions.
+    Rings,
+    /// Two arrays in memory that core and agent share.
+    #[default]
+    Shared,
+}
+
 /// What the core is told at load, and only a kernel understands.
 #[derive(Clone, Debug)]
 #[cfg_attr(not(feature = "kernel"), allow(dead_code, reason = "only a kernel reads them"))]
@@ -31,6 +42,7 @@ pub(crate) struct CoreOptions {
     pub(crate) keep_local: bool,
     pub(crate) early_kthreads: bool,
     pub(crate) limits: bool,
+    pub(crate) transport: Transport,
     pub(crate) max_run: Nanos,
     pub(crate) stall_timeout: Nanos,
     pub(crate) late_after: Nanos,
@@ -47,6 +59,7 @@ impl Default for CoreOptions {
             keep_local: false,
             early_kthreads: false,
             limits: true,
+            transport: Transport::default(),
             max_run: Nanos::from_millis(500),
             stall_timeout: Nanos::from_millis(5_000),
             late_after: Nanos::from_millis(30),
@@ -178,6 +191,12 @@ impl Builder {
     /// schedulers (`Loaded::enforces_limits` of the core knows).
     pub fn limits(mut self, on: bool) -> Self {
         self.core.limits = on;
+        self
+    }
+
+    /// How events and decisions travel; see [`Transport`] for what it is unless told.
+    pub fn transport(mut self, transport: Transport) -> Self {
+        self.core.transport = transport;
         self
     }
 

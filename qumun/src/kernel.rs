@@ -28,7 +28,7 @@ use crate::cgroups::{Row, Table, Told};
 use crate::{
     Affinity, Ask, Backend, Builder, Cpu, CpuSet, Decision, Epoch, Error, ErrorKind, Event, Events, Exit,
     ExitInfo, ExitKind, Full, Generation, IdleView, Level, Nanos, Note, Pid, Queued, Result, Scheduler,
-    Stats, TaskId, Topology, alloc,
+    Stats, TaskId, Topology, Transport, alloc,
 };
 
 /// The core, loaded into the kernel and not yet scheduling.
@@ -68,6 +68,10 @@ impl Builder {
         options.switches.keep_local = self.core.keep_local;
         options.switches.early_kthreads = self.core.early_kthreads;
         options.switches.no_limits = !self.core.limits;
+        options.transport = match self.core.transport {
+            Transport::Rings => qumun_bpf::ring::Transport::Rings,
+            Transport::Shared => qumun_bpf::ring::Transport::Shared,
+        };
         options.config.heartbeat_ns = self.core.heartbeat.as_u64();
         options.config.max_run_ns = self.core.max_run.as_u64();
         self.discover();

@@ -111,7 +111,7 @@ mod units;
 
 pub use agent::{Agent, Limits, Turn};
 pub use backend::{Ask, Backend, Stats};
-pub use builder::{Builder, builder};
+pub use builder::{Builder, Transport, builder};
 pub use decision::{Decision, Full, Verdict};
 pub use error::{Error, ErrorExt, ErrorKind, Result};
 pub use event::{Affinity, Event, Events, Note, Queued};

@@ -59,6 +59,8 @@ const ENTRIES: &[Entry] = &[
     Entry { name: "freeze-exact", smp: "2", mem: "", icount: true, timeout: 300, long: false, argv: &["lab-guest", "check", "freeze"] },
     Entry { name: "kill", smp: "2", mem: "", icount: false, timeout: 120, long: false, argv: &["lab-guest", "check", "kill"] },
     Entry { name: "hostile", smp: "4", mem: "", icount: false, timeout: 150, long: false, argv: &["lab-guest", "check", "hostile"] },
+    Entry { name: "rings", smp: "2", mem: "", icount: false, timeout: 200, long: false, argv: &["env", "LAB_TRANSPORT=rings", "lab-guest", "check", "smoke", "kill"] },
+    Entry { name: "rings-hostile", smp: "4", mem: "", icount: false, timeout: 150, long: false, argv: &["env", "LAB_TRANSPORT=rings", "lab-guest", "check", "hostile"] },
     Entry { name: "hotplug", smp: "4", mem: "", icount: false, timeout: 120, long: false, argv: &["lab-guest", "check", "hotplug"] },
     Entry { name: "stress", smp: "2", mem: "", icount: false, timeout: 200, long: false, argv: &["lab-guest", "check", "stress"] },
     Entry { name: "stress-smt", smp: SMT, mem: "", icount: false, timeout: 300, long: false, argv: &["lab-guest", "check", "stress"] },

@@ -83,7 +83,7 @@ fn fields(line: &str) -> Option<[&str; 3]> {
 }
 
 fn summarize(order: &[String], figures: &mut BTreeMap<(String, String), Vec<f64>>) -> Result<String> {
-    let mut text = String::from("smp  scheduler      median ns    ratio to EEVDF   spread %\n");
+    let mut text = String::from("smp  scheduler           median ns    ratio to EEVDF   spread %\n");
     for smp in SMPS {
         let mut base = None;
         for scheduler in order {
@@ -95,7 +95,7 @@ fn summarize(order: &[String], figures: &mut BTreeMap<(String, String), Vec<f64>
             let spread = 100.0 * (most - least) / median;
             let _ = writeln!(
                 text,
-                "{smp:<4} {scheduler:<12} {median:>11.0} {:>14.2} {spread:>12.2}",
+                "{smp:<4} {scheduler:<17} {median:>11.0} {:>14.2} {spread:>12.2}",
                 median / base
             );
         }

@@ -179,7 +179,7 @@ mod tests {
     #[test]
     fn all_options_of_run_have_names_and_bounds() {
         let all = "d run --plugin simple --option fifo=on --slice-us 4000 --slice-min-us 500 --agent-cpus 0-1 \
-                   --partial --kernel-idle --numa-local --keep-local --early-kthreads off --stall-timeout-ms 9000 \
+                   --partial --kernel-idle --numa-local --keep-local --early-kthreads off --transport rings --stall-timeout-ms 9000 \
                    --late-ms 40 --heartbeat-ms 100 --dump-len 65536 --btf /x --debug --max-turn-ms 500 \
                    --socket /s --report /r";
         let Ok(Command::Run(args)) = parsed(all) else { panic!("refused") };
@@ -194,6 +194,7 @@ mod tests {
             "--max-turn-ms 99",
             "--heartbeat-ms 9",
             "--early-kthreads perhaps",
+            "--transport pigeon",
             "positional",
         ] {
             assert!(parsed(&format!("d run {wrong}")).is_err(), "{wrong}");

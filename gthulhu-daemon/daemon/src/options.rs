@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use clap::{Args, ValueEnum};
-use qumun::{Builder, Cpu, Nanos, Permit};
+use qumun::{Builder, Cpu, Nanos, Permit, Transport};
 
 /// What a plugin can see of the command line when it is made.
 #[derive(Clone, Debug)]
@@ -90,6 +90,26 @@ impl PluginOptions {
 pub(crate) enum Switch {
     On,
     Off,
+}
+
+/// [`Transport`], as the command line and the status name it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum TransportArg {
+    Shared,
+    Rings,
+}
+
+impl TransportArg {
+    const DEFAULT: Self = Self::Shared;
+}
+
+impl From<TransportArg> for Transport {
+    fn from(arg: TransportArg) -> Self {
+        match arg {
+            TransportArg::Rings => Self::Rings,
+            TransportArg::Shared => Self::Shared,
+        }
+    }
 }
 
 /// What the agent's process is told: the policy, and where it runs.
@@ -190,6 +210,10 @@ pub(crate) struct CoreArgs {
     /// Enforce cpu.max of cgroups, where the kernel tells schedulers about it (Linux 6.17 and later)
     #[arg(long, value_name = "ON|OFF", default_value = "on", hide_possible_values = true)]
     pub(crate) limits: Switch,
+    /// How events and decisions travel: through two arrays that kernel and agent share, or through the kernel's ring
+    /// buffers
+    #[arg(long, value_name = "shared|rings", default_value_t = TransportArg::DEFAULT, value_enum, hide_possible_values = true)]
+    pub(crate) transport: TransportArg,
     /// No run of a task is longer than this while others wait, whatever its slices; 0: no limit
     #[arg(long, value_name = "MS", default_value_t = 500, value_parser = clap::value_parser!(u64).range(0..=60_000))]
     pub(crate) max_run_ms: u64,
@@ -222,6 +246,7 @@ impl CoreArgs {
             .keep_local(self.keep_local)
             .early_kthreads(self.early_kthreads == Switch::On)
             .limits(self.limits == Switch::On)
+            .transport(self.transport.into())
             .max_run(Nanos::from_millis(self.max_run_ms))
             .stall_timeout(Nanos::from_millis(self.stall_timeout_ms))
             .late_after(Nanos::from_millis(self.late_ms))
@@ -318,6 +343,11 @@ mod tests {
         assert_eq!(options.permit().get_wakeups(), 3);
         assert_eq!(options.parse::<u32>("none"), Ok(None));
         assert!(options.parse::<u32>("a").is_err());
+    }
+
+    #[test]
+    fn the_transport_is_that_of_the_library_unless_told() {
+        assert_eq!(Transport::from(TransportArg::DEFAULT), Transport::default());
     }
 
     #[test]

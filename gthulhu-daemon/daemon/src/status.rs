@@ -61,6 +61,7 @@ pub(crate) struct Snapshot {
     pub(crate) totals: wire::Counters,
     pub(crate) legs: [stats::Leg; wire::LEGS],
     pub(crate) limits: Limits,
+    pub(crate) transport: String,
 }
 
 /// Under the names of the original, and what it did not have.
@@ -115,6 +116,7 @@ pub(crate) fn object(facts: &Facts, now: &Snapshot) -> Value {
         "enable_seq": probe.enable_seq,
         "kernel": probe.release,
         "version": env!("CARGO_PKG_VERSION"),
+        "transport": now.transport,
         "epoch": now.view.epoch,
         "uptime_ms": facts.started.elapsed().as_millis() as u64,
         "supervisor_pid": std::process::id(),

@@ -144,7 +144,8 @@ fn supervise(
 fn snapshot(core: &LoadedCore, scan: &Scan) -> Snapshot {
     let view = core.view();
     let limits = Limits::of(core.enforces_limits(), &view, scan);
-    Snapshot { view, page: core.agent_page(), totals: core.totals(), legs: core.legs(), limits }
+    let (page, totals, legs) = (core.agent_page(), core.totals(), core.legs());
+    Snapshot { view, page, totals, legs, limits, transport: core.transport().to_string() }
 }
 
 /// Detaches, reports, and says how it ended.

@@ -31,6 +31,47 @@ EXPORT void native_reset(struct qm_config *settings)
 	qumun_init(NULL);
 }
 
+/*
+ * The shared arrays before a call: so many events are unread, there is room for so many, and so many decisions are
+ * published, of which the first are written. Positions are never reset: a history begins where the last one ended.
+ */
+EXPORT void native_begin(u64 unread, u64 room, struct qm_decision *decisions, u64 written, u64 published)
+{
+	event_room = room;
+	decision_array.read = event_array.sent - unread;
+	decision_array.published = event_array.taken + published;
+	for (u64 i = 0; i < written; i++)
+		decision_array.slots[(event_array.taken + i) & (QM_DECISION_SLOTS - 1)] = decisions[i];
+}
+
+EXPORT struct qm_event_array *native_event_array(void) { return &event_array; }
+
+EXPORT struct qm_decision_array *native_decision_array(void) { return &decision_array; }
+
+/* Nothing unread, nothing published, and the settings that make the core use them. */
+EXPORT void native_arrays(u64 room)
+{
+	config.options |= QM_OPT_SHARED;
+	native_begin(0, room, NULL, 0, 0);
+}
+
+EXPORT s64 native_take(u32 cpu, u32 n) { return (s32)take_from_array(cpu, n); }
+
+EXPORT struct qm_decision *native_batch(u32 cpu) { return batches[cpu].decision; }
+
+/* As enqueue does, with nothing but a number in it. */
+EXPORT bool native_send(s32 pid)
+{
+	struct qm_event *e = event_reserve();
+
+	if (!e)
+		return false;
+	e->pid = pid;
+	e->generation = ~(u64)pid;
+	event_submit(e);
+	return true;
+}
+
 EXPORT void native_place(u32 cpu, u32 lowest, u32 sibling)
 {
 	places.cache[cpu] = lowest + 1;

@@ -172,6 +172,13 @@ struct qm_event;
 struct qm_decision;
 extern u8 event_buffer[];
 
+/* Of the shared arrays (transport.h): how many events may be unread, as many as the Rust side has room for; and whether
+ * another CPU is always faster. */
+static u64 event_room;
+#define EVENT_ROOM event_room
+#define CLAIM_DECISIONS(at, n)                                                                     \
+	(!rust_ring_busy() && __sync_val_compare_and_swap(&event_array.taken, at, (at) + (n)) == (at))
+
 static u64 bpf_ktime_get_ns(void) { return rust_now(); }
 static u32 bpf_get_smp_processor_id(void) { return rust_this_cpu(); }
 /* Who calls in place of a task; 0: nobody does. */

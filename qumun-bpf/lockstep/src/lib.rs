@@ -4,7 +4,10 @@
 //! The C side has one state per process, so there is one [`Compiled`] at a time ([`Compiled::new`] waits for the one
 //! before). What it calls of the kernel ends in the functions `rust_…` below, on the [`Linux`] of the call.
 
+mod arrays;
 mod native;
+
+pub use arrays::{Arrays, BATCH, Decisions, Events as AgentEvents};
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -14,6 +17,10 @@ use qumun::sim::{Core, Counters, Linux, Settings, Thread};
 use qumun::{Cpu, CpuSet, Epoch, Events, Level, Pid};
 
 static ONE: Mutex<()> = Mutex::new(());
+
+fn alone() -> MutexGuard<'static, ()> {
+    ONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// The C core.
 #[derive(Debug)]
@@ -38,7 +45,7 @@ pub const SLOT: usize = 18;
 impl Compiled {
     /// A core with these settings and subscriptions.
     pub fn new(settings: &Settings, events: Events) -> Self {
-        let alone = ONE.lock().unwrap_or_else(PoisonError::into_inner);
+        let alone = alone();
         Self {
             settings: NativeSettings::of(settings, events),
             tasks: Vec::new(),

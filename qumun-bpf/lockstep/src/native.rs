@@ -4,6 +4,7 @@ use std::cell::RefCell;
 
 use qumun::sim::{Counters, Dsq, Iter, Limit, Linux, RawDecision, Settings as RefSettings, Thread};
 use qumun::{Affinity, Cpu, CpuSet, Epoch, Event, Events, Generation, Nanos, Note, Pid, Queued, TaskId};
+use qumun_bpf::wire;
 
 const STORAGE: usize = 256;
 const VIEW_WORDS: usize = 16 + 39;
@@ -158,7 +159,7 @@ impl Settings {
     pub(crate) fn of(s: &RefSettings, events: Events) -> Self {
         let options =
             u32::from(s.builtin_idle) | u32::from(s.keep_local) << 1 | u32::from(s.early_kthreads) << 2;
-        let options = options | u32::from(!s.limits) << 3;
+        let options = options | u32::from(!s.limits) << 3 | u32::from(s.shared) << 4;
         Self {
             slice: s.slice,
             slice_min: s.slice_min,
@@ -278,6 +279,14 @@ struct WireDecision {
     mark: u32,
 }
 
+impl WireDecision {
+    fn of(d: &RawDecision) -> Self {
+        let RawDecision { pid, generation, cpu, flags, slice, vtime, permit, permit_ns, rate, mark } = *d;
+        let (seen_at, decided_at) = (0, 0);
+        Self { generation, slice, vtime, seen_at, decided_at, permit_ns, pid, cpu, flags, permit, rate, mark }
+    }
+}
+
 pub(crate) type Op = unsafe extern "C" fn(*mut u64) -> i64;
 
 #[repr(C)]
@@ -300,6 +309,13 @@ struct TaskArgs {
 }
 
 unsafe extern "C" {
+    fn native_begin(unread: u64, room: u64, decisions: *const WireDecision, written: u64, published: u64);
+    fn native_event_array() -> *mut wire::EventArray;
+    fn native_decision_array() -> *mut wire::DecisionArray;
+    fn native_arrays(room: u64);
+    fn native_take(cpu: u32, n: u32) -> i64;
+    fn native_send(number: i32) -> bool;
+    fn native_batch(cpu: u32) -> *const WireDecision;
     fn native_place(cpu: u32, lowest: u32, sibling: u32);
     pub(crate) fn qumun_enable(ctx: *mut u64) -> i64;
     pub(crate) fn qumun_disable(ctx: *mut u64) -> i64;
@@ -350,10 +366,48 @@ thread_local! {
 
 /// Lets C call the kernel while `what` lasts.
 pub(crate) fn with<R>(linux: &mut Linux, tasks: *mut Vec<Native>, what: impl FnOnce() -> R) -> R {
+    let before = begin(linux);
     NOW.set(Some(Now { linux, tasks, iters: Vec::new() }));
     let result = what();
     NOW.set(None);
+    end(linux, before);
     result
+}
+
+/// Positions in the shared arrays, the core's.
+fn positions() -> (u64, u64) {
+    // SAFETY: C's own, which nobody else uses now.
+    let array = unsafe { native_event_array() };
+    // SAFETY: as above.
+    unsafe { ((*array).sent, (*array).taken) }
+}
+
+/// What is in the rings of `linux`, in the shared arrays. Where C uses the ring buffers nobody looks there.
+fn begin(linux: &Linux) -> (u64, u64) {
+    // No call takes more than a batch.
+    let decisions: Vec<_> = linux.published().take(64).map(WireDecision::of).collect();
+    let (unread, room) = (linux.pending_events() as u64, linux.event_room() as u64);
+    let (written, published) = (decisions.len() as u64, linux.published().len() as u64);
+    // SAFETY: so many decisions are there.
+    unsafe { native_begin(unread, room, decisions.as_ptr(), written, published) };
+    positions()
+}
+
+/// What C has put into the shared arrays, and taken from there.
+fn end(linux: &mut Linux, (sent, taken): (u64, u64)) {
+    let (now_sent, now_taken) = positions();
+    for at in sent..now_sent {
+        let index = at as usize % wire::EVENT_SLOTS;
+        // SAFETY: as in `positions`, and in bounds.
+        let slot = unsafe { &raw const (*native_event_array()).slots[index] };
+        // SAFETY: as above.
+        let (event, written) = unsafe { (slot.cast::<WireEvent>().read(), (*slot).written) };
+        assert_eq!(written, at / wire::EVENT_SLOTS as u64 + 1, "slot {index} was written so often");
+        linux.push_event(event.decode(linux.nr_cpus()));
+    }
+    for _ in taken..now_taken {
+        linux.next_decision().expect("C took what was not there");
+    }
 }
 
 fn now<R>(what: impl FnOnce(&mut Now, &mut Linux) -> R) -> R {
@@ -498,17 +552,14 @@ exports! {
     fn rust_next_decision(record: *mut WireDecision) -> bool {
         now(|_, linux| {
             let Some(d) = linux.next_decision() else { return false };
-            let RawDecision { pid, generation, cpu, flags, slice, vtime, permit, permit_ns, rate, mark } = d;
-            let wire = WireDecision {
-                generation, slice, vtime, seen_at: 0, decided_at: 0, permit_ns, pid, cpu, flags, permit, rate, mark,
-            };
             // SAFETY: C has room for 128 bytes there.
-            unsafe { record.write(wire) };
+            unsafe { record.write(WireDecision::of(&d)) };
             true
         })
     }
     fn rust_ring_busy() -> bool {
-        now(|_, linux| linux.ring_busy)
+        // Threads that use the arrays only have no kernel.
+        NOW.with_borrow(Option::is_some) && now(|_, linux| linux.ring_busy)
     }
 
     fn rust_in_kernel() -> bool {
@@ -712,4 +763,28 @@ pub(crate) fn counters() -> Counters {
     c.max_parked_ns = parked;
     c.rescued = view()[32];
     c
+}
+
+/// The shared arrays, empty, with room for so many events.
+pub(crate) fn arrays(room: u64) -> (*mut wire::EventArray, *mut wire::DecisionArray) {
+    // SAFETY: no history runs, and no thread uses the arrays.
+    unsafe { native_arrays(room) };
+    // SAFETY: as above.
+    unsafe { (native_event_array(), native_decision_array()) }
+}
+
+pub(crate) fn send(number: i32) -> bool {
+    // SAFETY: as threads of the core do; after `arrays`.
+    unsafe { native_send(number) }
+}
+
+pub(crate) fn take(cpu: u32, n: u32) -> i64 {
+    assert!(cpu < 64, "the tests have small machines");
+    // SAFETY: as above; one thread for each CPU.
+    unsafe { native_take(cpu, n) }
+}
+
+pub(crate) fn batch(cpu: u32) -> *const wire::Decision {
+    // SAFETY: as above.
+    unsafe { native_batch(cpu) }.cast()
 }

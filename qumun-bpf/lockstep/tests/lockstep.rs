@@ -193,6 +193,7 @@ impl World {
         settings.keep_local = random.one_in(4);
         settings.early_kthreads = random.one_in(4);
         settings.limits = !random.one_in(4);
+        settings.shared = random.one_in(2);
         settings.max_run = random.of(&[0, 50_000_000, 500_000_000]);
         let topology = match random.below(4) {
             0 => Topology::flat(1),

@@ -406,6 +406,16 @@ impl Linux {
         self.events.len() < self.event_room
     }
 
+    /// How many events may be unread.
+    pub fn event_room(&self) -> usize {
+        self.event_room
+    }
+
+    /// The decisions that the core can see.
+    pub fn published(&self) -> impl ExactSizeIterator<Item = &RawDecision> {
+        self.decisions.iter().take(self.published)
+    }
+
     /// Writes an event (`bpf_ringbuf_submit`); there must be [room](Self::has_event_room).
     pub fn push_event(&mut self, event: Event) {
         self.events.push_back(event);

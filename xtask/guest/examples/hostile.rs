@@ -1,11 +1,12 @@
 //! An agent that lies: it loads the core, answers events with every kind of nonsense, then breaks the
 //! ring itself, and at last behaves. Prints one JSON line per phase. The suite `hostile` watches.
+//! `hostile SECONDS [rings]`: through the kernel's ring buffers instead of the shared arrays.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use qumun::kernel::{Link, LoadedCore, Probe, Running, stats, wire};
-use qumun::{Backend, Context, Event, Queued, Scheduler, Verdict};
+use qumun::{Backend, Context, Event, Queued, Scheduler, Transport, Verdict};
 
 /// What the monitoring thread waits for.
 static PHASE: AtomicU32 = AtomicU32::new(0);
@@ -17,12 +18,14 @@ static NONSENSE: AtomicU64 = AtomicU64::new(0);
 static FOREIGN: AtomicU64 = AtomicU64::new(0);
 /// On a machine that is slow the lies go on until there were so many.
 const ENOUGH: u64 = 4_000;
-/// A record of a decision in the ring: a header of 8 bytes before it.
-const RECORD: u64 = 8 + size_of::<wire::Decision>() as u64;
 
 fn main() -> qumun::Result<()> {
     let secs = std::env::args().nth(1).and_then(|s| s.parse().ok()).unwrap_or(10);
-    let running = qumun::builder("gthulhu_hostile").load()?.attach()?;
+    let transport = match std::env::args().nth(2).as_deref() {
+        Some("rings") => Transport::Rings,
+        _ => Transport::Shared,
+    };
+    let running = qumun::builder("gthulhu_hostile").transport(transport).load()?.attach()?;
     let (fds, again) = (running.agent_fds()?, running.agent_fds()?);
     let stop = qumun::StopHandle::new();
     let stop_agent = stop.clone();
@@ -212,9 +215,7 @@ fn lie(link: &mut Link, time: Duration) {
                 let bytes = random.bytes::<96>();
                 let len = (random.next() % 96) as usize;
                 // Too short, or with flags and a CPU that are none.
-                if link.raw().decisions.push_raw(&bytes[..len]).is_ok() {
-                    pen.wrote((8 + len as u64).next_multiple_of(8), true);
-                }
+                pen.write_raw(link, &bytes[..len]);
             }
             pen.write(link, &wrong, is_nonsense);
             if random.next().is_multiple_of(4) {
@@ -237,13 +238,33 @@ struct Pen {
 
 impl Pen {
     fn write(&mut self, link: &mut Link, decision: &wire::Decision, is_nonsense: bool) {
-        if link.raw().decisions.push(decision).is_ok() {
-            self.wrote(RECORD, is_nonsense);
+        let decisions = &mut link.raw().decisions;
+        if decisions.push(decision).is_ok() {
+            let (step, _) = decisions.step(size_of::<wire::Decision>());
+            self.wrote(step, is_nonsense);
         }
     }
 
-    fn wrote(&mut self, bytes: u64, is_nonsense: bool) {
-        self.at += bytes;
+    /// Any bytes. Where all records have one length, what is there already is the rest of this one: whole, then, and with
+    /// flags, so that the count of nonsense is right.
+    fn write_raw(&mut self, link: &mut Link, bytes: &[u8]) {
+        let decisions = &mut link.raw().decisions;
+        let (step, _) = decisions.step(bytes.len());
+        let mut whole = [0xff; size_of::<wire::Decision>()];
+        let bytes = if step == 1 {
+            let len = bytes.len().min(whole.len() - 8);
+            whole[..len].copy_from_slice(&bytes[..len]);
+            &whole
+        } else {
+            bytes
+        };
+        if decisions.push_raw(bytes).is_ok() {
+            self.wrote(step, true);
+        }
+    }
+
+    fn wrote(&mut self, step: u64, is_nonsense: bool) {
+        self.at += step;
         WRITTEN.fetch_add(1, Ordering::SeqCst);
         NONSENSE.fetch_add(u64::from(is_nonsense), Ordering::SeqCst);
     }
@@ -258,13 +279,17 @@ fn break_ring(link: &mut Link, time: Duration) {
         while link.receive().is_some() {}
         let decisions = &mut link.raw().decisions;
         let at = decisions.consumer_position();
+        let (step, bytes) = decisions.step(size_of::<wire::Decision>());
+        let here = at as usize / step as usize * bytes;
         for i in 0..64 {
-            decisions.scribble(at as usize + i * 64, &random.bytes::<64>(), None);
+            decisions.scribble(here.wrapping_add(i * bytes), &random.bytes::<64>()[..bytes.min(64)], None);
         }
         let to = match random.next() % 4 {
             0 => random.next(),
-            1 => at + random.next() % 4096,
-            2 => at + (random.next() % 512) * 8,
+            1 => at + random.next() % 4096 * step.div_ceil(64),
+            2 => at + (random.next() % 512) * step.div_ceil(8),
+            // More than there are slots; of a ring buffer, no position at all.
+            _ if step == 1 => at + (1 << 40),
             _ => u64::MAX,
         };
         decisions.scribble(0, &[], Some(to));

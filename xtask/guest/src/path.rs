@@ -27,6 +27,10 @@ pub fn path(round_trips: u64, rounds: u32) -> Result<()> {
             under(plugin, plugin, &["--permit", "0"], round, round_trips)?;
             under(&format!("{plugin} permits"), plugin, &[], round, round_trips)?;
         }
+        // And once more through the kernel's ring buffers.
+        let plugin = crate::suites::PLUGINS[1];
+        let options = ["--permit", "0", "--transport", "rings"];
+        under(&format!("{plugin} rings"), plugin, &options, round, round_trips)?;
         core_alone(round, round_trips)?;
     }
     Ok(())

@@ -106,6 +106,11 @@ pub fn daemon_program() -> PathBuf {
     own.or_else(beside).unwrap_or_else(|| "gthulhu-daemon".into())
 }
 
+/// `$LAB_TRANSPORT`: what daemons and the hostile agent are to use in place of their default.
+pub fn transport() -> Option<String> {
+    std::env::var("LAB_TRANSPORT").ok().filter(|name| !name.is_empty())
+}
+
 impl Daemon {
     /// Starts the daemon and waits until the kernel runs it and its agent decides.
     ///
@@ -125,6 +130,9 @@ impl Daemon {
         let file = File::create(&log).cannot(format_args!("write {}", log.display()))?;
         let mut command = Command::new(daemon_program());
         command.args(["run", "--plugin", plugin, "--report"]).arg(&report).args(extra_args);
+        if let Some(transport) = transport() {
+            command.args(["--transport", &transport]);
+        }
         command.stdout(file.try_clone().cannot("share the log")?).stderr(file);
         let supervisor = Background::spawn(&mut command)?;
         let supervisor_pid = supervisor.pid();

@@ -147,7 +147,8 @@ impl Reference {
         let mut free = local_free;
         let mut batch = std::mem::take(&mut self.cpu_mut(here).kept);
         let mut seen = 0;
-        let busy = linux.ring_busy && batch.len() < BATCH;
+        let is_there = !self.settings.shared || linux.published().len() > 0;
+        let busy = linux.ring_busy && batch.len() < BATCH && is_there;
         if !busy {
             while batch.len() < BATCH && seen < SEEN_MAX {
                 let Some(decision) = linux.next_decision() else { break };

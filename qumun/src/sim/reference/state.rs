@@ -65,6 +65,9 @@ pub struct Settings {
     pub early_kthreads: bool,
     /// Limits of cgroups are enforced.
     pub limits: bool,
+    /// Events and decisions go through shared arrays, not through the kernel's ring buffers. What that changes is who has
+    /// to look again: the ring buffer is locked by whoever reads, the array only claimed by whoever found something.
+    pub shared: bool,
 }
 
 impl Default for Settings {
@@ -81,6 +84,7 @@ impl Default for Settings {
             keep_local: false,
             early_kthreads: false,
             limits: true,
+            shared: true,
         }
     }
 }

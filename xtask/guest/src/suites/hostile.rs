@@ -5,7 +5,7 @@ use super::{a_task_runs, balanced, enable_seq};
 use crate::check::{Checks, ensure};
 use crate::drill::{Pressure, ms};
 use crate::process::{Background, wait_for};
-use crate::sched::{Scx, number};
+use crate::sched::{Scx, number, transport};
 use crate::{Context, Result, sys};
 use serde_json::Value;
 use std::process::{Command, Stdio};
@@ -22,7 +22,7 @@ pub(super) fn run(checks: &mut Checks, time: Duration) -> Result<()> {
     let before = enable_seq()?;
     let secs = time.as_secs().to_string();
     let mut liar = Command::new("/bin/hostile");
-    liar.arg(&secs).stdout(Stdio::piped()).stderr(Stdio::piped());
+    liar.arg(&secs).args(transport()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let liar = liar.spawn().cannot("start /bin/hostile")?;
     // It begins with questions about idle CPUs; the load comes when it has its answers.
     wait_for("hostile scheduler", Duration::from_secs(20), || {
@@ -83,7 +83,7 @@ pub(super) fn run(checks: &mut Checks, time: Duration) -> Result<()> {
         alive(broken, before + 1)?;
         let n = number(broken, "/counters/ring_errors")?;
         ensure(n > 0, || "the broken ring was not noticed".into())?;
-        Ok(format!("{n} drains refused by the kernel, counted"))
+        Ok(format!("{n} drains refused, counted"))
     });
     checks.check("hostile.recovers", || {
         alive(honest, before + 1)?;

@@ -77,6 +77,15 @@ pub(super) fn run(checks: &mut Checks) -> Result<()> {
         ensure(short > 10 && never == 0, || format!("{short} runs cut at 2 ms, {never} without a limit"))?;
         Ok(format!("{short} runs cut at 2 ms, {never} without a limit"))
     });
+    checks.check("options.transport", || {
+        let chosen = |name: &str| -> Result<String> {
+            let daemon = Daemon::start(PLUGIN, &["--transport", name])?;
+            let status = daemon.status()?;
+            ensure(status["transport"] == name, || format!("status says {}", status["transport"]))?;
+            Ok(format!("{name}: {}", finish(daemon)?))
+        };
+        Ok([chosen("shared")?, chosen("rings")?].join("; "))
+    });
     checks.check("options.early_kthreads", || well(PLUGIN, &["--early-kthreads", "on"]));
     checks.check("options.keep_local", || well(PLUGIN, &["--keep-local", "--numa-local"]));
     Ok(())
