@@ -325,6 +325,8 @@ OPS1(void, running, struct task_struct *, p)
 	u64 now = switch_time(cc), word;
 
 	cc->stamp = 0;
+	if (HAS(scx_bpf_dsq_reenq) && unlikely(cc->taken))
+		WRITE_ONCE(cc->taken, 0);
 	start_side(cc, now);
 	cc->deferred = 0;
 	cc->given = 0;
@@ -452,6 +454,8 @@ OPS2(void, update_idle, s32, cpu, bool, idle)
 	}
 	cpus[c].awaited = 0;
 	cpus[c].stamp = 0;
+	if (HAS(scx_bpf_dsq_reenq))
+		WRITE_ONCE(cpus[c].taken, 0);
 	/* A CPU on its way offline ends up idle too. It takes no work, and must not kick: see may_kick. */
 	if (!cpus[c].online)
 		return;
@@ -492,6 +496,7 @@ static int heartbeat(void *map, u32 *key, struct timer_slot *slot)
 	release(now);
 	if (core.leaving)
 		let_go();
+	watch_taken(now);
 	if (scx_bpf_dsq_nr_queued(DSQ_CORE) > 0) {
 		core_filled(now);
 		waits = true;

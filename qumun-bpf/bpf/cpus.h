@@ -142,7 +142,51 @@ OPS2(void, cpu_acquire, s32, cpu, struct scx_cpu_acquire_args *, args)
 	WRITE_ONCE(cpu_ctx(cpu)->taken, 0);
 }
 
-/* The same where cpu_acquire and cpu_release are deprecated. */
+/*
+ * The same where any local queue can be handed back from anywhere (from 7.1): at each heartbeat, from the CPUs that are not
+ * idle and run nothing of ours. What was just going to run there is only put in order once more. A tracepoint at each switch
+ * would see it at once, for a fortieth of a wakeup's path; and who is preempted for less than 10 ms had better stay.
+ */
+static __always_inline void watch_taken(u64 now)
+{
+	struct bpf_iter_scx_dsq it;
+	struct task_struct *p;
+	int i, n;
+
+	if (!HAS(scx_bpf_dsq_reenq))
+		return;
+	bpf_rcu_read_lock();
+	FOR(i, QM_MAX_CPUS) {
+		u32 c = (u32)i & (QM_MAX_CPUS - 1);
+
+		if (i >= config.nr_cpu_ids)
+			break;
+		if (READ_ONCE(counters[c].running) || cpu_is_idle(i) || !cpu_usable(i))
+			continue;
+		WRITE_ONCE(cpus[c].taken, 1);
+		cpus[c].stamp = 0;
+		if (scx_bpf_dsq_nr_queued(SCX_DSQ_LOCAL_ON | c) > 0) {
+			count()->reenqueued++;
+			scx_bpf_dsq_reenq(SCX_DSQ_LOCAL_ON | c, 0);
+		}
+		if (!READ_ONCE(cpus[c].placed))
+			continue;
+		/* What the agent has sent there may run on any other. */
+		shared_filled(now);
+		if (!bpf_iter_scx_dsq_new(&it, DSQ_PLACED(c), 0)) {
+			FOR(n, TAKEN_TASKS) {
+				p = bpf_iter_scx_dsq_next(&it);
+				if (!p)
+					break;
+				dsq_move_vtime(&it, p, DSQ_SHARED, p->scx.slice, p->scx.dsq_vtime);
+			}
+		}
+		bpf_iter_scx_dsq_destroy(&it);
+	}
+	bpf_rcu_read_unlock();
+}
+
+/* The same where cpu_acquire and cpu_release are deprecated, and that is not possible (6.19). */
 SEC("tp_btf/sched_switch")
 int qumun_switch(u64 *ctx)
 {

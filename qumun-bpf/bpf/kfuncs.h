@@ -84,6 +84,7 @@ extern void bpf_cgroup_release(struct cgroup *cgrp) KFUNC;
 extern void scx_bpf_dump_bstr(char *fmt, unsigned long long *data, u32 data__sz) __ksym;
 extern u32 scx_bpf_reenqueue_local(void) KFUNC;
 extern void scx_bpf_reenqueue_local___v2___q(void) KFUNC;
+extern void scx_bpf_dsq_reenq(u64 dsq_id, u64 reenq_flags) KFUNC;
 
 /*
  * Was this task in user space when the clock interrupted it? The kernel has just accounted the tick, to the task's time in

@@ -51,6 +51,8 @@
 #define RELEASE_EVERY_NS MS
 #define RELEASE_GROUPS 64 /* looked at in one pass */
 #define RELEASE_TASKS 64  /* let out of one group in one pass */
+/* Tasks sent elsewhere from a CPU that another class has, at one heartbeat. */
+#define TAKEN_TASKS 64
 /* Decisions taken from the ring in one dispatch. */
 #define BATCH 32
 

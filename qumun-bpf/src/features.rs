@@ -66,7 +66,7 @@ const SPELLINGS: [(&str, &[&str], &str, bool); 7] = [
     ("set slice", &["scx_bpf_task_set_slice"], "else the field is written directly", false),
     (
         "hand back",
-        &["scx_bpf_reenqueue_local___v2", "scx_bpf_reenqueue_local"],
+        &["scx_bpf_dsq_reenq", "scx_bpf_reenqueue_local___v2", "scx_bpf_reenqueue_local"],
         "give back what waits on a CPU that a real-time task has taken",
         false,
     ),

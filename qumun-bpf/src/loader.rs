@@ -152,7 +152,7 @@ pub fn load(options: &Options) -> Result<Loaded> {
         freeze(&object, options.transport.maps()[0])?;
     }
     let maps = Maps::map(&object)?;
-    let watches_switch = kernel.deprecates_cpu_release();
+    let watches_switch = kernel.watches_switch();
     let transport = options.transport;
     Ok(Loaded { object, maps, probe, watches_switch, enforces_limits: limits, transport })
 }
@@ -209,6 +209,7 @@ struct Kernel {
     members: BTreeSet<String>,
     flags: Vec<(String, u64)>,
     reenqueue_anywhere: bool,
+    reenqueue_any: bool,
 }
 
 impl Kernel {
@@ -227,6 +228,7 @@ impl Kernel {
             members,
             flags: enum_values(&btf, "scx_ops_flags"),
             reenqueue_anywhere: btf.type_by_name::<types::Func<'_>>("scx_bpf_reenqueue_local___v2").is_some(),
+            reenqueue_any: btf.type_by_name::<types::Func<'_>>("scx_bpf_dsq_reenq").is_some(),
         })
     }
 
@@ -237,6 +239,11 @@ impl Kernel {
     /// Kernels that let us hand back a local queue from anywhere warn about cpu_release.
     fn deprecates_cpu_release(&self) -> bool {
         self.reenqueue_anywhere
+    }
+
+    /// And where that is possible from this CPU only, each switch has to be seen. Else the timer sees to it.
+    fn watches_switch(&self) -> bool {
+        self.reenqueue_anywhere && !self.reenqueue_any
     }
 
     /// Without it a scheduler does not learn of `cpu.max` (before 6.17).
@@ -321,7 +328,7 @@ fn prepare(open: &mut OpenObject, options: &Options, config: &Config, kernel: &K
             ops[NAME_AT..NAME_AT + options.name.len()].copy_from_slice(options.name.as_bytes());
         }
     }
-    if !kernel.deprecates_cpu_release() {
+    if !kernel.watches_switch() {
         dropped.insert(SWITCH_PROGRAM);
     }
     for mut program in open.progs_mut() {

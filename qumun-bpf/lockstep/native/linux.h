@@ -141,6 +141,7 @@ struct bpf_iter_scx_dsq {
 #define HAS_scx_bpf_select_cpu_dfl 1
 #define HAS_scx_bpf_reenqueue_local 0
 #define HAS_scx_bpf_reenqueue_local___v2___q 0
+#define HAS_scx_bpf_dsq_reenq 0
 
 /* The Rust side. */
 u64 rust_now(void);
@@ -288,6 +289,7 @@ static s32 claim_near(struct task_struct *p, s32 prev) { return rust_claim_near(
 static void scx_bpf_dump_bstr(char *fmt, unsigned long long *data, u32 size) {}
 static u32 scx_bpf_reenqueue_local(void) { return 0; }
 static void scx_bpf_reenqueue_local___v2___q(void) {}
+static void scx_bpf_dsq_reenq(u64 id, u64 flags) {}
 static int bpf_iter_scx_dsq_new(struct bpf_iter_scx_dsq *it, u64 id, u64 flags)
 {
 	it->slot = rust_iter_new(id, (flags & SCX_DSQ_ITER_REV) != 0);
