@@ -309,6 +309,7 @@ impl Link {
         &mut self.agent
     }
 
+    #[inline]
     fn event(&self, raw: &wire::Event) -> Option<Event> {
         // One that was sent on the eve of a new epoch: the core has that task already.
         if raw.kind == wire::EVENT_QUEUED && !self.agent.is_current(raw.epoch) {
@@ -319,6 +320,7 @@ impl Link {
 
     /// What a record says, on a machine of so many CPUs. Public for the benches.
     #[doc(hidden)]
+    #[inline]
     pub fn decode(raw: &wire::Event, nr_cpus: u32) -> Option<Event> {
         let id = TaskId { pid: Pid(raw.pid), generation: Generation(raw.generation) };
         match raw.kind {
@@ -370,6 +372,7 @@ impl Link {
 
     /// A decision as the core reads it. Public for the benches.
     #[doc(hidden)]
+    #[inline]
     pub fn encode(decision: &Decision) -> wire::Decision {
         wire::Decision {
             generation: decision.id().generation.0,
@@ -411,6 +414,7 @@ impl Backend for Link {
         self.faults = Some(FaultGuard::new());
     }
 
+    #[inline]
     fn epoch(&self) -> Epoch {
         Epoch(self.agent.epoch())
     }
@@ -419,6 +423,7 @@ impl Backend for Link {
         self.agent.acknowledge(epoch.0);
     }
 
+    #[inline]
     fn refresh(&mut self) {
         for word in 0..self.nr_cpus.div_ceil(64) as usize {
             self.idle.set_word(word, self.agent.idle_word(word));
@@ -434,6 +439,7 @@ impl Backend for Link {
         Some(&self.online)
     }
 
+    #[inline]
     fn here(&self) -> Option<Cpu> {
         // In partial mode the CPU goes back to tasks of the fair class, and what was sent there would wait for them.
         if self.partial { None } else { bpf_agent::current_cpu().map(Cpu) }
@@ -462,6 +468,7 @@ impl Backend for Link {
         Nanos(bpf_agent::monotonic_ns())
     }
 
+    #[inline]
     fn receive(&mut self) -> Option<Event> {
         loop {
             // After the event was read and before it is told: its task may be in a cgroup that is new.
@@ -484,6 +491,7 @@ impl Backend for Link {
         }
     }
 
+    #[inline]
     fn send(&mut self, decision: &Decision) -> Result<(), Full> {
         let mut raw = Self::encode(decision);
         if raw.permit > 0 {
@@ -496,11 +504,13 @@ impl Backend for Link {
         self.agent.revoke(task.map(|pid| pid.0));
     }
 
+    #[inline]
     fn publish(&mut self) {
         self.agent.events.release();
         self.agent.decisions.publish();
     }
 
+    #[inline]
     fn report(&mut self, stats: &Stats) {
         let put = |word, value| self.agent.page_word(word).store(value, Ordering::Relaxed);
         put(PageWord::Events, stats.events);

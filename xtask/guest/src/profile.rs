@@ -16,6 +16,9 @@ const WARM_UP: Duration = Duration::from_secs(20);
 /// After the marker, in the guest's time: 50 million instructions, of which the first are written down.
 const STEADY: Duration = Duration::from_millis(100);
 
+/// Behind the name of a plugin: as the daemon runs it unless told otherwise. Without, each wakeup is decided.
+const PERMITS: &str = "-permits";
+
 /// A pipe's round trips under `scheduler`: a plugin, or `EEVDF` for the kernel's own.
 ///
 /// # Errors
@@ -29,7 +32,10 @@ pub fn profile(scheduler: &str) -> Result<()> {
     load::pipe(5_000, None)?;
     let daemon = match scheduler {
         "EEVDF" => None,
-        plugin => Some(Daemon::start(plugin, &[])?),
+        name => Some(match name.strip_suffix(PERMITS) {
+            Some(plugin) => Daemon::start(plugin, &[])?,
+            None => Daemon::start(name, &["--permit", "0"])?,
+        }),
     };
     let mut pipe = Background::load(&["pipe", "--rounds", "100000000"])?;
     sys::sleep(Duration::from_secs(1));
