@@ -308,6 +308,16 @@ impl EventRing {
         }
     }
 
+    /// The same into a place of the caller's; `false` if there is none.
+    #[inline]
+    pub fn pop_into(&mut self, event: &mut Event) -> bool {
+        match self.pop() {
+            Some(next) => *event = next,
+            None => return false,
+        }
+        true
+    }
+
     /// Gives the room of everything read back to the core.
     pub fn release(&mut self) {
         match &mut self.0 {

@@ -275,22 +275,22 @@ impl<B: Backend, S: Scheduler> Agent<B, S> {
                 None => return taken,
                 Some(Event::Exit(id)) => self.exit(id),
                 Some(Event::Note(note)) => self.note(&note),
-                Some(Event::Queued(task)) => self.enqueue(task),
+                Some(Event::Queued(mut task)) => self.enqueue(&mut task),
             }
         }
         self.batch
     }
 
-    fn enqueue(&mut self, mut task: Queued) {
+    fn enqueue(&mut self, task: &mut Queued) {
         self.stats.events += 1;
         // Once for each sampled event, not once a batch: they are few, and an event that comes while
         // the batch is drained would seem to be seen before it was sent.
         task.seen_at = if task.sampled { self.backend.now() } else { Nanos::ZERO };
-        self.tasks.saw(&task, &mut self.stats);
+        self.tasks.saw(task, &mut self.stats);
         self.placement.left(task.id.pid);
         self.placement.saw(task.enqueued_at);
         let (policy, mut cx) = self.split();
-        match policy.enqueue(&mut cx, &task) {
+        match policy.enqueue(&mut cx, task) {
             Verdict::Keep => self.tasks.keeps(task.id.pid),
             Verdict::Place(decision) => {
                 if let Err(Full(decision)) = cx.send(decision) {

@@ -265,7 +265,8 @@ pub struct Link {
     fruitless: u32,
     cgroups: Told,
     /// Read, and to be told after what was not told of cgroups.
-    next: Option<Event>,
+    read: wire::Event,
+    has_read: bool,
     /// Batches, as of the last report.
     reported: u64,
     /// Why the core did not take this thread for the agent.
@@ -297,7 +298,8 @@ impl Link {
             runs_seen: 0,
             fruitless: 0,
             cgroups: Told::default(),
-            next: None,
+            read: wire::Event::default(),
+            has_read: false,
             reported: 0,
             refused: None,
         })
@@ -309,7 +311,6 @@ impl Link {
         &mut self.agent
     }
 
-    #[inline]
     fn event(&self, raw: &wire::Event) -> Option<Event> {
         // One that was sent on the eve of a new epoch: the core has that task already.
         if raw.kind == wire::EVENT_QUEUED && !self.agent.is_current(raw.epoch) {
@@ -320,7 +321,6 @@ impl Link {
 
     /// What a record says, on a machine of so many CPUs. Public for the benches.
     #[doc(hidden)]
-    #[inline]
     pub fn decode(raw: &wire::Event, nr_cpus: u32) -> Option<Event> {
         let id = TaskId { pid: Pid(raw.pid), generation: Generation(raw.generation) };
         match raw.kind {
@@ -468,26 +468,26 @@ impl Backend for Link {
         Nanos(bpf_agent::monotonic_ns())
     }
 
-    #[inline]
     fn receive(&mut self) -> Option<Event> {
         loop {
             // After the event was read and before it is told: its task may be in a cgroup that is new.
-            let changes = self.agent.view_word(ViewWord::CgroupChanges);
-            if let Some(note) = self.cgroups.next(changes, &self.agent) {
-                return Some(Event::Note(note));
-            }
-            if let Some(event) = self.next.take() {
-                return Some(event);
-            }
-            let raw = self.agent.events.pop()?;
-            // Nothing comes between: the event needs no place to wait in.
-            if !self.cgroups.listens() {
-                match self.event(&raw) {
-                    Some(event) => return Some(event),
-                    None => continue,
+            if self.cgroups.listens() {
+                let changes = self.agent.view_word(ViewWord::CgroupChanges);
+                if let Some(note) = self.cgroups.next(changes, &self.agent) {
+                    return Some(Event::Note(note));
                 }
             }
-            self.next = self.event(&raw);
+            if !std::mem::take(&mut self.has_read) {
+                if !self.agent.events.pop_into(&mut self.read) {
+                    return None;
+                }
+                self.has_read = true;
+                continue;
+            }
+            let event = self.event(&self.read);
+            if event.is_some() {
+                return event;
+            }
         }
     }
 
