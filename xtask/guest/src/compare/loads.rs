@@ -116,8 +116,8 @@ fn parse_pipe(text: &str) -> Result<f64> {
 }
 
 fn request(size: Size, cpus: usize) -> Result<Figures> {
-    let (workers, secs) = ((2 * cpus).to_string(), size.pick("3", "0.5"));
-    let load = Background::load(&["request", "--workers", &workers, "--secs", secs])?;
+    let (workers, secs) = ((2 * cpus).to_string(), size.pick("2", "0.5"));
+    let load = Background::load(&["request", "--workers", &workers, "--units", "20", "--secs", secs])?;
     let f = load.figures(LIMIT)?;
     Ok(vec![
         ("per_second", number(&f, "per_second")?),
@@ -150,7 +150,7 @@ fn hackbench(size: Size, how: &[&str]) -> Result<Figures> {
 
 fn forks(size: Size, cpus: usize) -> Result<Figures> {
     let count = (2 * cpus).to_string();
-    let f = Background::load(&["forks", &count, "--secs", size.pick("4", "1")])?.figures(LIMIT)?;
+    let f = Background::load(&["forks", &count, "--secs", size.pick("2", "1")])?.figures(LIMIT)?;
     Ok(vec![("per_second", number(&f, "per_second")?)])
 }
 
@@ -167,7 +167,7 @@ fn ping(size: Size, cpus: usize, process: bool) -> Result<Figures> {
     // stress-ng takes a moment to have all its processes.
     crate::sys::sleep(Duration::from_millis(500));
     let count = size.pick("1000", "100");
-    let text = said("ping", &["-n", "-c", count, "-i", "0.005", "-W", "5", FAR_ADDRESS])?;
+    let text = said("ping", &["-n", "-c", count, "-i", "0.002", "-W", "5", FAR_ADDRESS])?;
     drop((stress, answers));
     let times = parse_ping(&text);
     let wanted: usize = count.parse().cannot("read a number of ours")?;

@@ -45,6 +45,8 @@ pub struct Account {
     pub idle_long_while_waiting: u64,
     /// The longest such stretch, ns.
     pub longest_idle_while_waiting: u64,
+    /// When that ended, ns since the start.
+    pub longest_idle_ended: u64,
     /// What ran on each CPU in 40 ms, or less, from the middle on.
     pub strip: Vec<Slice>,
 }
@@ -91,6 +93,7 @@ struct Books {
     agent_runs: bool,
     latency: Vec<u64>,
     strip: Range<u64>,
+    start: u64,
 }
 
 impl Account {
@@ -106,8 +109,14 @@ impl Account {
             agent_runs: false,
             latency: Vec::new(),
             strip: middle..middle + STRIP,
+            start: time.start,
         };
-        for record in records {
+        let mut has_begun = false;
+        for record in records.iter().take_while(|record| record.at < time.end) {
+            if !has_begun && record.at >= time.start {
+                has_begun = true;
+                books.begin(time.start);
+            }
             match record.kind {
                 WAKEUP => books.woken(record),
                 SWITCH => books.switched(record),
@@ -130,6 +139,22 @@ impl Account {
 }
 
 impl Books {
+    /// What was seen until now says who is where; it is not counted.
+    fn begin(&mut self, start: u64) {
+        let Account { length, lost, .. } = self.account;
+        // A running agent has had its switch.
+        let to_agent = u64::from(self.agent_runs);
+        self.account = Account { length, lost, to_agent, ..Account::default() };
+        self.latency.clear();
+        for task in self.tasks.values_mut() {
+            task.woken = None;
+        }
+        for cpu in &mut self.cpus {
+            cpu.idle = cpu.idle.map(|_| start);
+            cpu.wasting = cpu.wasting.map(|_| start);
+        }
+    }
+
     fn woken(&mut self, record: &Record) {
         let task = self.tasks.entry(record.task).or_default();
         // Who is woken while it still runs, or waits already, does not begin to wait.
@@ -208,7 +233,10 @@ impl Books {
                 let wasted = at - since;
                 self.account.idle_while_waiting += wasted;
                 self.account.idle_long_while_waiting += if wasted > NOTICED { wasted } else { 0 };
-                self.account.longest_idle_while_waiting = self.account.longest_idle_while_waiting.max(wasted);
+                if wasted > self.account.longest_idle_while_waiting {
+                    self.account.longest_idle_while_waiting = wasted;
+                    self.account.longest_idle_ended = at.saturating_sub(self.start);
+                }
             }
             _ => {}
         }
@@ -310,6 +338,19 @@ mod tests {
         ];
         let a = account(&records, Some(agent));
         assert_eq!((a.wakeups, a.to_agent, a.after_agent), (3, 2, 2));
+    }
+
+    #[test]
+    fn what_was_before_the_start_is_known_and_not_counted() {
+        let records = [
+            switch(10, 0, 5, 0, 0),
+            wakeup(20, 7, 0b01),
+            // CPU 0 idles, and 7 waits for it.
+            switch(540, 0, 0, 0, 7),
+        ];
+        let a = Account::of(&records, 500..1000, None, 1, 0);
+        assert_eq!((a.wakeups, a.switches, a.idle), (0, 1, 40));
+        assert_eq!((a.idle_while_waiting, a.longest_idle_ended), (40, 40));
     }
 
     #[test]

@@ -8,8 +8,12 @@ pub use account::{Account, Slice};
 use crate::{Context, Result, sys};
 use libbpf_rs::{Link, MapCore, Object, ObjectBuilder, RingBufferBuilder};
 use std::cell::RefCell;
+use std::time::Duration;
 
 const OBJECT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/observer.bpf.o"));
+
+/// Attaching stops the machine for moments: what is seen before this is over tells who is where, and is not counted.
+const SETTLE: Duration = Duration::from_millis(100);
 
 /// The last of the programs to be attached: a task that was seen going to sleep must be seen waking up.
 const LAST: &str = "ob_switch";
@@ -73,6 +77,7 @@ impl Observer {
                 links.push(program.attach().cannot(format_args!("attach the observer's {name}"))?);
             }
         }
+        sys::sleep(SETTLE);
         Ok(Self { links, object, started: sys::now_ns() })
     }
 
@@ -82,8 +87,8 @@ impl Observer {
     /// When the ring cannot be read.
     pub fn finish(self, agent: Option<i32>, cpus: usize) -> Result<Account> {
         let Self { links, object, started } = self;
-        drop(links);
         let ended = sys::now_ns();
+        drop(links);
         let find = |name: &str| {
             let found = object.maps().find(|map| map.name().to_string_lossy().ends_with(name));
             found.ok_or_else(|| format!("the embedded observer has no map {name}: it was built wrongly"))
