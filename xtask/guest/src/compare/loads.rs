@@ -164,6 +164,10 @@ fn ping(size: Size, cpus: usize, process: bool) -> Result<Figures> {
     } else {
         None
     };
+    // Who answers: the process has switched the kernel's answers off, and an earlier one has left it so.
+    if !process {
+        said("ip", &["netns", "exec", FAR, "sh", "-c", "echo 0 >/proc/sys/net/ipv4/icmp_echo_ignore_all"])?;
+    }
     // stress-ng takes a moment to have all its processes.
     crate::sys::sleep(Duration::from_millis(500));
     let count = size.pick("1000", "100");
