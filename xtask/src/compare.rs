@@ -87,7 +87,7 @@ pub(crate) fn compare(args: &CompareArgs) -> Result<ExitCode> {
     if let Some(folder) = &args.again {
         return again(folder);
     }
-    let plan = plan(args)?;
+    let mut plan = plan(args)?;
     let started = Instant::now();
     setup::ensure(TOOLS)?;
     build_programs()?;
@@ -105,49 +105,50 @@ pub(crate) fn compare(args: &CompareArgs) -> Result<ExitCode> {
             }
         }
     }
+    let folder = folder(args, &kernel)?;
+    let mut setup = setup_text(args, &plan, &kernel, &Qemu::find(&cache)?.version()?.to_string());
+    if args.boot.is_some() && folder.join(RAW).is_file() {
+        // The other boot of the same comparison.
+        let mut before = Record::read(&folder)?;
+        before.without(|boot| plan.iter().any(|now| now.boot.name == boot));
+        before.add(all);
+        all = before;
+        let old = folder.join(SETUP);
+        let old = fs::read_to_string(&old).cannot(format_args!("read {}", old.display()))?;
+        setup = joined(&old, &setup);
+    }
     let mut code = 0;
-    for (boot, loads, rounds, watched) in &plan {
-        let (mut loads, mut files) = (loads.clone(), files.clone());
-        if loads.iter().any(|load| load.starts_with("ping")) {
+    for planned in &mut plan {
+        let mut files = files.clone();
+        if planned.loads.iter().any(|load| load.starts_with("ping")) {
             match modules::get(&cache, &kernel, "veth", "CONFIG_VETH") {
                 Ok(Module::BuiltIn) => {}
                 Ok(Module::File(file)) => files.push((file, Some("/lab/veth.ko".into()))),
                 Err(e) => {
-                    for load in loads.iter().filter(|load| load.starts_with("ping")) {
+                    for load in planned.loads.iter().filter(|load| load.starts_with("ping")) {
                         all.problems.push(Problem::skipped(load, "", &e.message));
                     }
-                    loads.retain(|load| !load.starts_with("ping"));
+                    planned.loads.retain(|load| !load.starts_with("ping"));
                 }
             }
         }
-        if loads.is_empty() {
+        if planned.loads.is_empty() {
             continue;
         }
-        code = measure(&kernel, boot, &loads, &schedulers, *rounds, *watched, args.quick, files, &mut all)?;
+        code = measure(&kernel, planned, &schedulers, files, args.quick, &mut all)?;
+        // What was measured is kept after each boot: whoever interrupts the next one has lost only that.
+        keep(&folder, &all, &setup)?;
         if code != 0 {
-            // What was measured until then is kept, and the end says that it is not all.
-            all.problems.push(Problem::skipped(
-                "",
-                "",
-                &format!("the guest of boot {} ended early", boot.name),
-            ));
+            let name = planned.boot.name;
+            all.problems.push(Problem::skipped("", "", &format!("the guest of boot {name} ended early")));
             break;
         }
     }
     if all.values.is_empty() {
         return Err(error("the guests measured nothing; what they said is above"));
     }
-    let folder = folder(args, &kernel)?;
-    let mut setup = setup_text(args, &plan, &kernel, &Qemu::find(&cache)?.version()?.to_string(), &all);
-    if args.boot.is_some() && folder.join(RAW).is_file() {
-        // The other boot of the same comparison.
-        let mut before = Record::read(&folder)?;
-        before.without(|boot| plan.iter().any(|(now, ..)| now.name == boot));
-        before.add(all);
-        all = before;
-        let old = folder.join(SETUP);
-        let text = fs::read_to_string(&old).cannot(format_args!("read {}", old.display()))?;
-        setup = format!("{text}\n{setup}");
+    for (scheduler, ops) in &all.loaded {
+        setup = joined(&setup, &format!("{scheduler}: the kernel calls it {ops}.\n"));
     }
     write(&folder, &all, &setup)?;
     println!("written to {} after {} s", folder.display(), started.elapsed().as_secs());
@@ -170,18 +171,46 @@ fn write(folder: &Path, all: &Record, setup: &str) -> Result<()> {
     let summary = summary::text(all, &order);
     print!("{summary}");
     let page = page::html("Schedulers under the same loads", setup, all, &order);
-    fs::create_dir_all(folder).cannot(format_args!("make {}", folder.display()))?;
-    let texts = [("summary.txt", summary), (SETUP, setup.to_owned()), ("report.html", page)];
-    for (name, text) in all.csv().into_iter().chain(texts) {
+    keep(folder, all, setup)?;
+    for (name, text) in [("summary.txt", summary), ("report.html", page)] {
         let file = folder.join(name);
         fs::write(&file, text).cannot(format_args!("write {}", file.display()))?;
     }
     Ok(())
 }
 
-type Planned = (&'static Boot, Vec<&'static str>, u32, u32);
+/// The figures, and how they were made.
+fn keep(folder: &Path, all: &Record, setup: &str) -> Result<()> {
+    fs::create_dir_all(folder).cannot(format_args!("make {}", folder.display()))?;
+    for (name, text) in all.csv().into_iter().chain([(SETUP, setup.to_owned())]) {
+        let file = folder.join(name);
+        fs::write(&file, text).cannot(format_args!("write {}", file.display()))?;
+    }
+    Ok(())
+}
 
-/// Boots, their loads, and how many rounds without and with the observer.
+/// The first text, and of the second what is new.
+fn joined(first: &str, second: &str) -> String {
+    let new = second.lines().filter(|line| !first.lines().any(|known| known == *line));
+    let mut text = first.to_owned();
+    new.for_each(|line| {
+        text.push_str(line);
+        text.push('\n');
+    });
+    text
+}
+
+/// A boot, and what of it is wanted.
+#[derive(Debug)]
+struct Planned {
+    boot: &'static Boot,
+    loads: Vec<&'static str>,
+    /// Without the observer and with it.
+    rounds: u32,
+    watched: u32,
+}
+
+/// Boots, their loads and rounds.
 fn plan(args: &CompareArgs) -> Result<Vec<Planned>> {
     let known = || BOOTS.iter().flat_map(|boot| boot.loads);
     for wanted in &args.only {
@@ -206,7 +235,7 @@ fn plan(args: &CompareArgs) -> Result<Vec<Planned>> {
         let loads: Vec<&str> = of_size.iter().filter(is_wanted).copied().collect();
         let (rounds, watched) = if args.quick { (1, 1) } else { (boot.rounds, boot.watched) };
         if !loads.is_empty() {
-            plan.push((boot, loads, args.rounds.unwrap_or(rounds), watched));
+            plan.push(Planned { boot, loads, rounds: args.rounds.unwrap_or(rounds), watched });
         }
     }
     Ok(plan)
@@ -217,21 +246,15 @@ fn order_of_all() -> Vec<(&'static str, &'static str)> {
     BOOTS.iter().flat_map(|boot| boot.loads.iter().map(|load| (boot.name, *load))).collect()
 }
 
-#[expect(
-    clippy::too_many_arguments,
-    reason = "called once; a struct of these would be built and taken apart"
-)]
 fn measure(
     kernel: &Kernel,
-    boot: &Boot,
-    loads: &[&str],
+    planned: &Planned,
     schedulers: &[&str],
-    rounds: u32,
-    watched: u32,
-    quick: bool,
     files: Vec<(PathBuf, Option<String>)>,
+    quick: bool,
     all: &mut Record,
 ) -> Result<u8> {
+    let Planned { boot, loads, rounds, watched } = planned;
     let cells = loads.len() as u32 * schedulers.len() as u32 * (rounds + watched);
     say(format_args!(
         "boot {}: {cells} measurements with {} CPU(s), {}",
@@ -253,7 +276,7 @@ fn measure(
         .map(String::from)
         .collect();
     let warm_up = if quick { 2 } else { boot.warm_up };
-    for (option, number) in [("--rounds", rounds), ("--watched", watched), ("--warm-up", warm_up)] {
+    for (option, number) in [("--rounds", *rounds), ("--watched", *watched), ("--warm-up", warm_up)] {
         command.extend([option.to_owned(), number.to_string()]);
     }
     command.extend(quick.then(|| "--quick".to_owned()));
@@ -317,7 +340,7 @@ fn folder(args: &CompareArgs, kernel: &Kernel) -> Result<PathBuf> {
     Ok(workspace_root()?.join("benches/runs").join(format!("{}-{}-compare", date.trim(), kernel.version)))
 }
 
-fn setup_text(args: &CompareArgs, plan: &[Planned], kernel: &Kernel, qemu: &str, all: &Record) -> String {
+fn setup_text(args: &CompareArgs, plan: &[Planned], kernel: &Kernel, qemu: &str) -> String {
     use std::fmt::Write as _;
     let mut text = String::new();
     let mut command = format!("cargo xtask lab compare --kernel {}", args.kernel);
@@ -333,7 +356,7 @@ fn setup_text(args: &CompareArgs, plan: &[Planned], kernel: &Kernel, qemu: &str,
             writeln!(text, "--quick: the loads are too short for figures. This shows only that it works.");
     }
     let _ = writeln!(text, "Guest: Linux {}, QEMU {qemu}, emulated.", kernel.release);
-    for (boot, loads, rounds, watched) in plan {
+    for Planned { boot, loads, rounds, watched } in plan {
         let how = if boot.icount {
             "thread=single, -icount shift=1,sleep=off: the clock advances 2 ns an instruction. Ratios only; these are no latencies"
         } else {
@@ -350,7 +373,8 @@ fn setup_text(args: &CompareArgs, plan: &[Planned], kernel: &Kernel, qemu: &str,
     }
     let version = |tool: &str, arg: &str| {
         let said = capture(Command::new(tool).arg(arg)).unwrap_or_default();
-        said.lines().next().unwrap_or_default().trim().to_owned()
+        // Behind it some tell of the machine.
+        said.lines().next().unwrap_or_default().split(" (").next().unwrap_or_default().trim().to_owned()
     };
     for peer in peers::PEERS {
         let _ = writeln!(text, "{} {}, of crates.io, cargo install --locked.", peer.name, peer.version);
@@ -364,9 +388,6 @@ fn setup_text(args: &CompareArgs, plan: &[Planned], kernel: &Kernel, qemu: &str,
     );
     let commit = capture(Command::new("git").args(["describe", "--always", "--dirty", "--abbrev=12"]));
     let _ = writeln!(text, "Ours: commit {}.", commit.unwrap_or_default().trim());
-    for (scheduler, ops) in &all.loaded {
-        let _ = writeln!(text, "{scheduler}: the kernel calls it {ops}.");
-    }
     text.push_str(
         "The scheduler at work (/sys/kernel/sched_ext/state, root/ops, enable_seq) is asserted before and after each \
          measurement.\n\"core alone\" is our core with its agent stopped (degraded mode).\nThe observer is a program of \
@@ -394,17 +415,17 @@ mod tests {
     #[test]
     fn parts_can_be_asked_for() {
         let order = |plan: &[Planned]| -> Vec<(&str, &str)> {
-            plan.iter().flat_map(|(boot, loads, ..)| loads.iter().map(|load| (boot.name, *load))).collect()
+            plan.iter().flat_map(|p| p.loads.iter().map(|load| (p.boot.name, *load))).collect()
         };
         assert_eq!(order(&plan(&args()).unwrap()), order_of_all());
         let one = plan(&CompareArgs { boot: Some("path".into()), ..args() }).unwrap();
-        assert_eq!((one.len(), one[0].0.name), (1, "path"));
+        assert_eq!((one.len(), one[0].boot.name), (1, "path"));
         assert!(plan(&CompareArgs { boot: Some("x".into()), ..args() }).is_err());
         let one = plan(&CompareArgs { only: vec!["request".into()], rounds: Some(3), ..args() }).unwrap();
         assert_eq!(order(&one), [("path", "request"), ("parallel", "request")]);
-        assert!(one.iter().all(|(_, _, rounds, _)| *rounds == 3));
+        assert!(one.iter().all(|p| p.rounds == 3));
         let quick = plan(&CompareArgs { quick: true, ..args() }).unwrap();
-        assert!(quick.iter().all(|(boot, loads, rounds, _)| loads == boot.quick && *rounds == 1));
+        assert!(quick.iter().all(|p| p.loads == p.boot.quick && p.rounds == 1));
         let wrong = plan(&CompareArgs { only: vec!["nothing".into()], ..args() }).unwrap_err();
         assert!(wrong.message.contains("hackbench-threads"), "{wrong}");
         assert!(plan(&CompareArgs { rounds: Some(0), ..args() }).is_err());
@@ -412,10 +433,15 @@ mod tests {
 
     #[test]
     fn a_full_run_has_the_rounds_that_the_rules_ask_for() {
-        for (boot, _, rounds, watched) in plan(&args()).unwrap() {
+        for Planned { boot, rounds, watched, .. } in plan(&args()).unwrap() {
             assert!(rounds >= if boot.icount { 5 } else { 10 } && watched >= 1, "{}", boot.name);
             assert!(boot.quick.iter().all(|load| boot.loads.contains(load)));
         }
+    }
+
+    #[test]
+    fn what_was_said_is_not_said_again() {
+        assert_eq!(joined("a\nb\n", "b\nc\n"), "a\nb\nc\n");
     }
 
     #[test]

@@ -7,7 +7,7 @@
 //! compare,value,LOAD,ROUND,WATCHED,KEY,VALUE,SCHEDULER
 //! compare,latency,LOAD,NS,COUNT,SCHEDULER              from wakeup to run: so many below NS and not below its half
 //! compare,strip,LOAD,CPU,START,LENGTH,AGENT,WHO,SCHEDULER
-//! compare,problem,KIND,LOAD,ROUND,SCHEDULER,TEXT       refused, ejected or failed: then there is no value
+//! compare,problem,KIND,LOAD,ROUND,SCHEDULER,TEXT       refused, ejected, failed, skipped: no value
 //! compare,loaded,OPS,SCHEDULER                         what the kernel calls it
 //! ```
 //!
@@ -102,6 +102,11 @@ pub fn compare(what: &Compare) -> Result<()> {
                 *tries += u32::from(kind == "refused");
                 let text = text.trim().replace('\n', " | ");
                 println!("compare,problem,{kind},{load},{round},{},{text}", scheduler.name);
+                if *tries >= TRIES {
+                    let text =
+                        format!("was refused {TRIES} times in a row and is not tried again in this boot");
+                    println!("compare,problem,skipped,{load},{round},{},{text}", scheduler.name);
+                }
             }
         }
     }
