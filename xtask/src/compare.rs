@@ -108,9 +108,10 @@ pub(crate) fn compare(args: &CompareArgs) -> Result<ExitCode> {
     let folder = folder(args, &kernel)?;
     let mut setup = setup_text(args, &plan, &kernel, &Qemu::find(&cache)?.version()?.to_string());
     if args.boot.is_some() && folder.join(RAW).is_file() {
-        // The other boot of the same comparison.
+        // Other parts of the same comparison.
         let mut before = Record::read(&folder)?;
-        before.without(|boot| plan.iter().any(|now| now.boot.name == boot));
+        before
+            .without(|boot, load| plan.iter().any(|now| now.boot.name == boot && now.loads.contains(&load)));
         before.add(all);
         all = before;
         let old = folder.join(SETUP);

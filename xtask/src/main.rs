@@ -212,7 +212,7 @@ struct CompareArgs {
     /// Measurements of each load under each scheduler; else 5 where instructions count, and 10 pairs in time
     #[arg(long, value_name = "N")]
     rounds: Option<u32>,
-    /// Only this guest, path or parallel: the other one's figures of the same day stay
+    /// Only this guest, path or parallel: what else there is in the folder of the result stays
     #[arg(long, value_name = "NAME")]
     boot: Option<String>,
     /// Measure nothing: summary and page anew of the figures in this folder

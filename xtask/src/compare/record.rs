@@ -172,12 +172,12 @@ impl Record {
         all.iter().copied().filter(has).collect()
     }
 
-    /// Forgets boots.
-    pub(super) fn without(&mut self, is_gone: impl Fn(&str) -> bool) {
-        self.values.retain(|v| !is_gone(v.boot));
-        self.problems.retain(|p| !is_gone(p.boot));
-        self.latencies.retain(|b| !is_gone(b.boot));
-        self.strips.retain(|s| !is_gone(s.boot));
+    /// Forgets loads of boots.
+    pub(super) fn without(&mut self, is_gone: impl Fn(&str, &str) -> bool) {
+        self.values.retain(|v| !is_gone(v.boot, &v.load));
+        self.problems.retain(|p| !is_gone(p.boot, &p.load));
+        self.latencies.retain(|b| !is_gone(b.boot, &b.load));
+        self.strips.retain(|s| !is_gone(s.boot, &s.load));
     }
 
     /// Puts another one behind this one.
@@ -353,7 +353,7 @@ mod tests {
         assert_eq!((&after.values, &after.problems), (&before.values, &before.problems));
         let all = [("path", "pipe"), ("path", "request"), ("parallel", "ping")];
         assert_eq!(after.order(&all), [("path", "pipe"), ("parallel", "ping")]);
-        after.without(|boot| boot == "path");
+        after.without(|boot, load| (boot, load) == ("path", "pipe"));
         assert!(after.values.is_empty() && after.problems.len() == 1);
         fs::write(folder.join("raw.csv"), "head\nnonsense\n").unwrap();
         assert!(Record::read(&folder).unwrap_err().message.contains("raw.csv:2"));
