@@ -445,6 +445,21 @@ mod tests {
         assert_eq!(joined("a\nb\n", "b\nc\n"), "a\nb\nc\n");
     }
 
+    /// Two programs, so two tables: the guest's says how to start each.
+    #[test]
+    fn the_guest_has_all_schedulers_and_loads() {
+        let table = include_str!("../guest/src/compare/schedulers.rs");
+        for name in SCHEDULERS {
+            assert!(table.contains(&format!("Scheduler {{ name: \"{name}\"")), "{name}");
+        }
+        assert_eq!(table.matches("Scheduler { name: ").count(), SCHEDULERS.len(), "and no other");
+        let loads = include_str!("../guest/src/compare/loads.rs");
+        for load in BOOTS.iter().flat_map(|boot| boot.loads) {
+            let camel: String = load.split('-').map(|w| w[..1].to_uppercase() + &w[1..]).collect();
+            assert!(loads.contains(&format!("    {camel},\n")), "{camel}");
+        }
+    }
+
     #[test]
     fn every_peer_is_among_the_schedulers() {
         assert!(peers::PEERS.iter().all(|peer| SCHEDULERS.contains(&peer.name)));
