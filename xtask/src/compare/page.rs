@@ -209,6 +209,7 @@ fn observed(out: &mut String, seen: &[Seen]) {
          <th title=\"idle while a task waits that may run there\">idle while work waits</th>\
          <th title=\"in stretches of more than 100 us: the CPU was not told\">more than 100 us</th><th>longest</th>\
          <th>switches to the agent</th><th title=\"by the daemon's own count\">its own count</th>\
+         <th title=\"the agent's thread, of one CPU's time\">agent's share of a CPU</th>\
          <th title=\"wakeups between which and the task's turn the agent ran\">wakeups after which it ran</th>\
          <th title=\"decisions, by the daemon's count, for each switch to the agent\">decisions a turn</th>\
          <th title=\"time in which the host kept the guest's CPUs waiting, per cent of one CPU\">host</th>\
@@ -224,7 +225,7 @@ fn observed(out: &mut String, seen: &[Seen]) {
         let _ = write!(
             out,
             "<tr><td>{}{}</td><td>{}</td><td>{}</td><td>{}</td><td>{:.1} %</td><td>{:.2} %</td>\
-             <td class=\"{beyond}\">{:.2} %</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td></tr>",
+             <td class=\"{beyond}\">{:.2} %</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td></tr>",
             escaped(one.scheduler),
             if one.lost > 0.0 { " <b class=\"warn\">records lost</b>" } else { "" },
             short(one.wakeups_per_second),
@@ -236,6 +237,7 @@ fn observed(out: &mut String, seen: &[Seen]) {
             us(one.longest_us),
             agent(short(one.agent_switches)),
             own.map_or("–".into(), |(_, activations)| short(activations)),
+            agent(one.agent_percent.map_or("–".into(), |percent| format!("{percent:.0} %"))),
             agent(format!("{:.1} %", one.after_agent_percent)),
             own.map_or("–".into(), |(decisions, _)| short(decisions / one.agent_switches)),
             one.host_percent.map_or("–".into(), |percent| format!("{percent:.0} %")),

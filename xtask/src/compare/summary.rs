@@ -141,6 +141,8 @@ pub(super) struct Seen {
     pub(super) untold_percent: f64,
     pub(super) longest_us: f64,
     pub(super) agent_switches: f64,
+    /// Of one CPU's time.
+    pub(super) agent_percent: Option<f64>,
     pub(super) after_agent_percent: f64,
     /// What our daemon counts in the same rounds: decisions, and activations of the agent.
     pub(super) own: Option<(f64, f64)>,
@@ -175,6 +177,7 @@ pub(super) fn seen(all: &Record, boot: &str, load: &str) -> Vec<Seen> {
             untold_percent: get("seen_idle_untold_percent")?,
             longest_us: get("seen_idle_while_waiting_max_us")?,
             agent_switches: get("seen_agent_switches")?,
+            agent_percent: get("seen_agent_percent"),
             after_agent_percent: get("seen_after_agent_percent")?,
             own: get("own_decisions").zip(get("own_activations")),
             lost: get("seen_lost")?,
@@ -239,7 +242,7 @@ pub(super) fn text(all: &Record, order: &[(&'static str, &'static str)]) -> Stri
         if !seen.is_empty() {
             let _ = writeln!(
                 text,
-                "  observer: {:<14}{:>11}{:>9}{:>9}{:>8}{:>9}{:>10}{:>9}{:>9}{:>8}{:>10}{:>7}",
+                "  observer: {:<14}{:>11}{:>9}{:>9}{:>8}{:>9}{:>10}{:>9}{:>9}{:>8}{:>8}{:>10}{:>7}",
                 "",
                 "wakeups/s",
                 "p50 us",
@@ -249,6 +252,7 @@ pub(super) fn text(all: &Record, order: &[(&'static str, &'static str)]) -> Stri
                 ">100us %",
                 "agent",
                 "own",
+                "agent %",
                 "after %",
                 "dec/turn",
                 "host %"
@@ -264,9 +268,10 @@ pub(super) fn text(all: &Record, order: &[(&'static str, &'static str)]) -> Stri
             let mark = if one.is_beyond(base) { " !" } else { "" };
             let lost = if one.lost > 0.0 { " LOST RECORDS: figures too low" } else { "" };
             let host = one.host_percent.map_or("-".into(), |percent| format!("{percent:.1}"));
+            let agent = one.agent_percent.map_or("-".into(), |percent| format!("{percent:.1}"));
             let _ = writeln!(
                 text,
-                "    {:<20}{:>11}{:>9}{:>9}{:>8.2}{:>9.2}{:>10.2}{:>9}{own:>9}{:>8.1}{per_turn:>10}{host:>7}{mark}{lost}",
+                "    {:<20}{:>11}{:>9}{:>9}{:>8.2}{:>9.2}{:>10.2}{:>9}{own:>9}{agent:>8}{:>8.1}{per_turn:>10}{host:>7}{mark}{lost}",
                 one.scheduler,
                 short(one.wakeups_per_second),
                 short(one.p50_us),
@@ -284,7 +289,7 @@ pub(super) fn text(all: &Record, order: &[(&'static str, &'static str)]) -> Stri
         "\nratio: median of the ratios to {} in the same round. idle, waits: of the time of all CPUs; waits: idle while a \
          task waits that may\nrun there; >100us: the part of it in stretches longer than that (a CPU that was not told; \
          ! marks more than {IDLE_BOUND} % beyond {}'s).\nagent: context switches to the agent's thread, own: activations by \
-         the daemon's own count; after: wakeups between which and the\ntask's turn the agent ran; dec/turn: the daemon's \
+         the daemon's own count; agent %: its share of one CPU; after: wakeups between which and the\ntask's turn the agent ran; dec/turn: the daemon's \
          decisions for each of those switches; host: time in which the host kept\nthe guest's CPUs waiting.",
         SCHEDULERS[0], SCHEDULERS[0]
     );

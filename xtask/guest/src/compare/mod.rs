@@ -180,6 +180,7 @@ fn tell(load: Load, name: &str, account: &Account, cpus: usize, round: u32, valu
     value("seen_idle_while_waiting_max_at_ms", account.longest_idle_ended as f64 / 1e6);
     value("seen_switches", account.switches as f64);
     value("seen_agent_switches", account.to_agent as f64);
+    value("seen_agent_percent", 100.0 * account.agent_ran as f64 / account.length.max(1) as f64);
     value("seen_after_agent_percent", 100.0 * account.after_agent as f64 / account.wakeups.max(1) as f64);
     for (below, count) in account.latency.doubling() {
         println!("compare,latency,{load},{below},{count},{name}");

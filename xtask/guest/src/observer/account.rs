@@ -35,6 +35,8 @@ pub struct Account {
     pub switches: u64,
     /// Those to the agent's thread.
     pub to_agent: u64,
+    /// How long that thread ran, ns.
+    pub agent_ran: u64,
     /// Wakeups between which and the task's turn the agent ran.
     pub after_agent: u64,
     /// CPU time without a task, ns.
@@ -90,7 +92,8 @@ struct Books {
     tasks: HashMap<i32, Task>,
     cpus: Vec<Cpu>,
     agent: Option<i32>,
-    agent_runs: bool,
+    /// Since when the agent runs.
+    agent_runs: Option<u64>,
     latency: Vec<u64>,
     strip: Range<u64>,
     start: u64,
@@ -106,7 +109,7 @@ impl Account {
             tasks: HashMap::new(),
             cpus: vec![Cpu::default(); cpus.min(64)],
             agent,
-            agent_runs: false,
+            agent_runs: None,
             latency: Vec::new(),
             strip: middle..middle + STRIP,
             start: time.start,
@@ -143,7 +146,8 @@ impl Books {
     fn begin(&mut self, start: u64) {
         let Account { length, lost, .. } = self.account;
         // A running agent has had its switch.
-        let to_agent = u64::from(self.agent_runs);
+        let to_agent = u64::from(self.agent_runs.is_some());
+        self.agent_runs = self.agent_runs.map(|_| start);
         self.account = Account { length, lost, to_agent, ..Account::default() };
         self.latency.clear();
         for task in self.tasks.values_mut() {
@@ -164,7 +168,7 @@ impl Books {
         if self.agent != Some(record.task) {
             self.account.wakeups += 1;
             // An agent that runs already decides without a switch to it.
-            let running = u64::from(self.agent_runs);
+            let running = u64::from(self.agent_runs.is_some());
             task.woken =
                 Some(Woken { at: record.at, agent_turns: self.account.to_agent.wrapping_sub(running) });
         }
@@ -179,7 +183,7 @@ impl Books {
             let task = self.tasks.entry(prev).or_default();
             task.on = None;
             if self.agent == Some(prev) {
-                self.agent_runs = false;
+                self.account.agent_ran += self.agent_runs.take().map_or(0, |since| at - since);
             }
             if record.prev_state == RUNNABLE {
                 self.waits(prev, record.allowed, at);
@@ -187,7 +191,7 @@ impl Books {
         }
         if self.agent == Some(next) {
             self.account.to_agent += 1;
-            self.agent_runs = true;
+            self.agent_runs = Some(at);
         }
         if next != 0 {
             let task = self.tasks.entry(next).or_default();
@@ -255,6 +259,7 @@ impl Books {
     }
 
     fn close(&mut self, end: u64) {
+        self.account.agent_ran += self.agent_runs.take().map_or(0, |since| end.saturating_sub(since));
         for cpu in 0..self.cpus.len() {
             self.runs_until(cpu as u32, end);
             if let Some(since) = self.cpus[cpu].idle.take() {
@@ -338,6 +343,7 @@ mod tests {
         ];
         let a = account(&records, Some(agent));
         assert_eq!((a.wakeups, a.to_agent, a.after_agent), (3, 2, 2));
+        assert_eq!(a.agent_ran, 5 + (1000 - 36));
     }
 
     #[test]
