@@ -72,10 +72,10 @@ pub(super) fn escaped(text: &str) -> String {
     out
 }
 
-/// Which way a ratio goes.
-pub(super) fn judged(ratio: f64, better: Better) -> &'static str {
-    match (ratio, better) {
-        (r, _) if (r - 1.0).abs() < NOISE => "same",
+/// Which way a ratio goes; `same` where that is small, or the pairs do not agree.
+pub(super) fn judged(line: &Line, better: Better) -> &'static str {
+    match (line.ratio.map_or(1.0, |[ratio, ..]| ratio), better) {
+        (r, _) if (r - 1.0).abs() < NOISE || !line.is_sure() => "same",
         (r, Better::Less) if r < 1.0 => "better",
         (r, Better::More) if r > 1.0 => "better",
         _ => "worse",
@@ -85,8 +85,8 @@ pub(super) fn judged(ratio: f64, better: Better) -> &'static str {
 /// All ratios in one table.
 fn glance(out: &mut String, all: &Record, order: &[(&'static str, &'static str)]) {
     out.push_str(
-        "<section><div class=\"head\"><h3>At a glance</h3><span class=\"note\">ratio of medians of pairs; \
-         ▼ less is better, ▲ more is better</span></div><div class=\"scroll\"><table><thead><tr><th>load</th>",
+        "<section><div class=\"head\"><h3>At a glance</h3><span class=\"note\">medians of ratios of pairs; \
+         ▼ less is better, ▲ more is better; in colour where nine pairs of ten agree</span></div><div class=\"scroll\"><table><thead><tr><th>load</th>",
     );
     for scheduler in SCHEDULERS {
         let _ = write!(out, "<th>{}</th>", escaped(scheduler));
@@ -125,13 +125,17 @@ fn glance_row(out: &mut String, lines: &[Line], boot: &str, metric: &Metric) {
             Some(line) if column == 0 => {
                 let _ = write!(out, "<td class=\"dim\">{} {}</td>", short(line.median), escaped(metric.unit));
             }
-            Some(Line { ratio: Some([ratio, least, most]), median, count, .. }) => {
-                let title =
-                    format!("{} {}, {least:.2} to {most:.2} in {count} pairs", short(*median), metric.unit);
+            Some(line @ Line { ratio: Some([ratio, least, most]), median, count, agree, .. }) => {
+                let title = format!(
+                    "{} {}, {least:.2} to {most:.2} in {count} pairs, {:.0} % of them on this side of 1",
+                    short(*median),
+                    metric.unit,
+                    100.0 * agree
+                );
                 let _ = write!(
                     out,
                     "<td class=\"{}\" title=\"{}\">{ratio:.2}</td>",
-                    judged(*ratio, metric.better),
+                    judged(line, metric.better),
                     escaped(&title)
                 );
             }
@@ -277,8 +281,17 @@ mod tests {
 
     #[test]
     fn better_depends_on_the_metric() {
-        assert_eq!(judged(0.5, Better::Less), "better");
-        assert_eq!(judged(0.5, Better::More), "worse");
-        assert_eq!(judged(1.02, Better::More), "same");
+        let line = |ratio, agree| Line {
+            scheduler: "x",
+            count: 10,
+            median: 1.0,
+            ratio: Some([ratio, ratio, ratio]),
+            agree,
+            spread: 0.0,
+        };
+        assert_eq!(judged(&line(0.5, 1.0), Better::Less), "better");
+        assert_eq!(judged(&line(0.5, 0.9), Better::More), "worse");
+        assert_eq!(judged(&line(1.02, 1.0), Better::More), "same");
+        assert_eq!(judged(&line(0.5, 0.8), Better::Less), "same", "the pairs do not agree");
     }
 }

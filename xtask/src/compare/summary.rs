@@ -79,8 +79,18 @@ pub(super) struct Line {
     pub(super) median: f64,
     /// Of the ratios to the first scheduler in the same round: median, least, most. `None`: there was no pair.
     pub(super) ratio: Option<[f64; 3]>,
+    /// The part of these ratios that lies on the median's side of 1.
+    pub(super) agree: f64,
     /// (most - least) / median of the figures.
     pub(super) spread: f64,
+}
+
+impl Line {
+    /// Whether the ratio's direction is more than chance: nine pairs of ten, which coins do once in fifty times.
+    pub(super) fn is_sure(&self) -> bool {
+        const SURE: f64 = 0.9;
+        self.agree >= SURE - 1e-9
+    }
 }
 
 /// The middle one, or the mean of the two in the middle; `None` of nothing.
@@ -108,7 +118,10 @@ pub(super) fn lines(all: &Record, boot: &str, metric: &Metric) -> Vec<Line> {
         let ratios: Vec<f64> =
             figures.iter().filter_map(|(round, value)| Some(value / of_round(*round)?.1)).collect();
         let [least, most] = ends(&values);
+        let middle = median(&ratios).unwrap_or(1.0);
+        let agreeing = ratios.iter().filter(|ratio| (**ratio < 1.0) == (middle < 1.0)).count();
         Some(Line {
+            agree: agreeing as f64 / ratios.len().max(1) as f64,
             scheduler,
             count: values.len(),
             median: median_value,
@@ -222,12 +235,13 @@ pub(super) fn text(all: &Record, order: &[(&'static str, &'static str)]) -> Stri
                 "n"
             );
             for line in lines {
+                let doubt = if line.is_sure() { "" } else { "  ~" };
                 let (ratio, range) = line.ratio.map_or(("-".into(), "-".into()), |[middle, least, most]| {
                     (format!("{middle:.2}"), format!("{least:.2}..{most:.2}"))
                 });
                 let _ = writeln!(
                     text,
-                    "    {:<32}{:>10}{ratio:>8}{range:>18}{:>10.1}{:>4}",
+                    "    {:<32}{:>10}{ratio:>8}{range:>18}{:>10.1}{:>4}{doubt}",
                     line.scheduler,
                     short(line.median),
                     100.0 * line.spread,
@@ -286,11 +300,11 @@ pub(super) fn text(all: &Record, order: &[(&'static str, &'static str)]) -> Stri
     }
     let _ = writeln!(
         text,
-        "\nratio: median of the ratios to {} in the same round. idle, waits: of the time of all CPUs; waits: idle while a \
-         task waits that may\nrun there; >100us: the part of it in stretches longer than that (a CPU that was not told; \
+        "\nratio: median of the ratios to {} in the same round; ~: fewer than nine pairs of ten are on its side of 1.\nidle, waits: of the time of \
+         all CPUs; waits: idle while a task waits that may run there; >100us: the part of it in\nstretches longer than that (a CPU that was not told; \
          ! marks more than {IDLE_BOUND} % beyond {}'s).\nagent: context switches to the agent's thread, own: activations by \
-         the daemon's own count; agent %: its share of one CPU; after: wakeups between which and the\ntask's turn the agent ran; dec/turn: the daemon's \
-         decisions for each of those switches; host: time in which the host kept\nthe guest's CPUs waiting.",
+         the daemon's own count; agent %: its share of\none CPU; after: wakeups between which and the task's turn the agent ran; dec/turn: \
+         the daemon's decisions for each of those\nswitches; host: time in which the host kept the guest's CPUs waiting, per cent of one CPU.",
         SCHEDULERS[0], SCHEDULERS[0]
     );
     text.push_str(&problems(all));
@@ -368,6 +382,8 @@ mod tests {
         // 20/10, 30/20, 120/30; round 9 has no partner.
         assert_eq!(lines[1].ratio, Some([2.0, 1.5, 4.0]));
         assert_eq!((lines[1].count, lines[1].median), (4, 25.0));
+        assert!(lines[1].is_sure(), "three of three");
+        assert!(!Line { agree: 0.8, ..lines[1].clone() }.is_sure());
         assert!(lines_of_nothing(&all).is_empty());
     }
 

@@ -55,7 +55,7 @@ pub(super) fn bars(out: &mut String, metric: &Metric, lines: &[Line]) {
             let _ = write!(
                 out,
                 "<rect class=\"{}\" x=\"{:.1}\" y=\"{:.1}\" width=\"{:.1}\" height=\"12\" rx=\"2\"><title>{}</title></rect>",
-                judged(ratio, metric.better),
+                judged(line, metric.better),
                 one.min(at),
                 middle - 6.0,
                 (one - at).abs().max(1.5),
