@@ -10,7 +10,8 @@
 #   make soak HOURS=n   n hours of load in one guest
 #   make package the crates as published, built without clang and run in a guest
 #   make cross   the library, libbpf and the core for aarch64, compiled
-#   make bench   how fast: criterion, and dispatch latency through real rings (root); into benches/runs/DATE-native
+#   make bench   how fast: criterion, dispatch latency through real rings (root), then EEVDF, scx_bpfland and scx_rustland
+#                against ours in guests; into benches/runs/. Two hours; only the last: cargo xtask lab compare [--quick]
 #   make profile  where the instructions of a wakeup go, by function, under several schedulers; into benches/runs/
 #   make demo    the scheduler at work, in a guest of two CPUs
 
@@ -89,6 +90,8 @@ bench: setup
 	@echo "bench: dispatch ($(words $(BENCHES) dispatch) of $(words $(BENCHES) dispatch))"
 	@$(CARGO) bench --quiet -p qumun-benches --bench dispatch -- --write runs/$$(date +%F)-native
 	@$(CARGO) bench --quiet -p qumun-benches --bench summary -- --write runs/$$(date +%F)-native
+	@echo "bench: the lab comparison, about an hour; it says [n/N] for each measurement"
+	@$(XTASK) lab compare
 
 profile: setup
 	@$(XTASK) lab profile

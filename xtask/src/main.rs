@@ -5,6 +5,7 @@
 
 mod api;
 mod apt;
+mod compare;
 mod cpio;
 mod guest;
 mod initramfs;
@@ -12,6 +13,7 @@ mod kernel;
 mod lab;
 mod lab_test;
 mod licences;
+mod modules;
 mod new_scheduler;
 mod outside;
 mod package;
@@ -100,6 +102,9 @@ enum LabCmd {
     Soak(SoakArgs),
     /// Measure the length of a wakeup's path against EEVDF, and keep the figures under benches/runs/
     Path(PathArgs),
+    /// Compare our schedulers with the kernel's own and with scx_bpfland and scx_rustland; the figures, a summary and a
+    /// page go under benches/runs/. Half an hour or more
+    Compare(CompareArgs),
     /// Count the instructions of a wakeup's path, function by function, and keep them under benches/runs/
     Profile(ProfileArgs),
 }
@@ -192,6 +197,29 @@ struct PathArgs {
     rounds: u32,
 }
 
+/// What `lab compare` takes.
+#[derive(Args)]
+struct CompareArgs {
+    /// Kernel series or version
+    #[arg(long, default_value = kernel::NEWEST)]
+    kernel: String,
+    /// One short round of a load in each guest: three minutes, to see that it works
+    #[arg(long)]
+    quick: bool,
+    /// Only this load, in each guest that has it; may be repeated
+    #[arg(long, value_name = "LOAD")]
+    only: Vec<String>,
+    /// Measurements of each load under each scheduler; else 5 where instructions count, and 10 pairs in time
+    #[arg(long, value_name = "N")]
+    rounds: Option<u32>,
+    /// Only this guest, path or parallel: what else there is in the folder of the result stays
+    #[arg(long, value_name = "NAME")]
+    boot: Option<String>,
+    /// Measure nothing: summary and page anew of the figures in this folder
+    #[arg(long, value_name = "FOLDER", exclusive = true)]
+    again: Option<std::path::PathBuf>,
+}
+
 /// What `lab profile` takes.
 #[derive(Args)]
 struct ProfileArgs {
@@ -232,6 +260,7 @@ fn main() -> ExitCode {
         Cmd::Lab(LabCmd::Kernel { list: false, series }) => lab::fetch(&series),
         Cmd::Lab(LabCmd::Run(args)) => lab::run(args),
         Cmd::Lab(LabCmd::Path(args)) => path::path(&args),
+        Cmd::Lab(LabCmd::Compare(args)) => compare::compare(&args),
         Cmd::Lab(LabCmd::Profile(args)) => profile::profile(&args),
         Cmd::Lab(LabCmd::Test(args)) => lab_test::test(&args),
         Cmd::Api { bless } => api::api(bless),

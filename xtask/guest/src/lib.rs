@@ -4,11 +4,13 @@
 //! `not ok NAME - text`, which `cargo xtask lab test` counts. All times are of `CLOCK_MONOTONIC`.
 
 pub mod check;
+pub mod compare;
 pub mod demo;
 pub mod drill;
 pub mod gate;
 pub mod load;
 pub mod noise;
+pub mod observer;
 pub mod path;
 pub mod process;
 pub mod profile;

@@ -2,7 +2,8 @@
 
 use clap::{Parser, Subcommand};
 use lab_guest::check::Checks;
-use lab_guest::load::{self, Runners, Wake};
+use lab_guest::compare::{self, Compare, Size};
+use lab_guest::load::{self, Request, Runners, Wake};
 use lab_guest::sched::Scx;
 use lab_guest::{Result, demo, gate, path, profile, suites};
 use serde_json::{Value, json};
@@ -118,6 +119,28 @@ enum Cmd {
         #[arg(long, default_value_t = 10.0)]
         secs: f64,
     },
+    /// A messenger that wakes workers with requests: how late they begin, and how many are done
+    Request {
+        /// Threads that work
+        #[arg(long, default_value_t = 4)]
+        workers: usize,
+        /// Work of a request, in units of a few microseconds
+        #[arg(long, default_value_t = 10)]
+        units: u32,
+        /// For how long
+        #[arg(long, default_value_t = 10.0)]
+        secs: f64,
+    },
+    /// Processes that fork, exec /bin/true and wait for its end
+    Forks {
+        /// How many
+        count: usize,
+        /// For how long
+        #[arg(long, default_value_t = 10.0)]
+        secs: f64,
+    },
+    /// Answer pings in the place of the kernel, in a network namespace of one's own, until killed
+    Echo,
     /// Which scheduler is at work
     Scx,
     /// Check the daemon
@@ -140,6 +163,27 @@ enum Cmd {
     },
     /// Whether that path is as short as it was, on a kernel whose limits are known
     Gate,
+    /// Loads under each scheduler in turn: the inside of `lab compare`
+    Compare {
+        /// What to do, in this order
+        #[arg(long, value_delimiter = ',', required = true)]
+        loads: Vec<compare::Load>,
+        /// Under which schedulers; against the first, the others are measured
+        #[arg(long, value_delimiter = ',', required = true)]
+        schedulers: Vec<String>,
+        /// Measurements of each load under each scheduler
+        #[arg(long, default_value_t = 5)]
+        rounds: u32,
+        /// And so many with the observer
+        #[arg(long, default_value_t = 1)]
+        watched: u32,
+        /// Short loads, to see that it works
+        #[arg(long)]
+        quick: bool,
+        /// Seconds before the first measurement
+        #[arg(long, default_value_t = 20)]
+        warm_up: u64,
+    },
     /// A steady load under one scheduler, and what lies at which address: the inside of `lab profile`
     Profile {
         /// A plugin, or EEVDF for the kernel's own
@@ -163,6 +207,12 @@ fn main() -> ExitCode {
         }
         Cmd::Path { round_trips, rounds } => path::path(round_trips, rounds).map(|()| true),
         Cmd::Gate => gate::gate(),
+        Cmd::Echo => load::echo().map(|()| true),
+        Cmd::Compare { loads, schedulers, rounds, watched, quick, warm_up } => {
+            let size = if quick { Size::Quick } else { Size::Full };
+            let what = Compare { loads, schedulers, rounds, watched, size, warm_up };
+            compare::compare(&what).map(|()| true)
+        }
         Cmd::Profile { scheduler } => profile::profile(&scheduler).map(|()| true),
         Cmd::Demo => demo::demo(),
         load => run_load(load).map(|figures| {
@@ -198,12 +248,20 @@ fn run_load(load: Cmd) -> Result<Value> {
         Cmd::Squeeze { secs: time } => load::squeeze(secs(time)),
         Cmd::Hop { periodic, pairs, secs: time } => load::hop(periodic, pairs, secs(time)),
         Cmd::Health { period_ms, secs: time } => load::health(Duration::from_millis(period_ms), secs(time)),
+        Cmd::Request { workers, units, secs: time } => {
+            load::request(Request { workers, units, time: secs(time) })
+        }
+        Cmd::Forks { count, secs: time } => load::forks(count, secs(time)),
         Cmd::Scx => {
             let scx = Scx::read()?;
             Ok(json!({"state": scx.state, "ops": scx.ops, "enable_seq": scx.enable_seq}))
         }
-        Cmd::Check { .. } | Cmd::Gate | Cmd::Path { .. } | Cmd::Profile { .. } | Cmd::Demo => {
-            Err("not a load".into())
-        }
+        Cmd::Check { .. }
+        | Cmd::Compare { .. }
+        | Cmd::Echo
+        | Cmd::Gate
+        | Cmd::Path { .. }
+        | Cmd::Profile { .. }
+        | Cmd::Demo => Err("not a load".into()),
     }
 }

@@ -24,6 +24,19 @@ impl Sorted {
         self.at(1.0)
     }
 
+    /// How many samples there are below each power of two and not below its half; none that are empty.
+    pub fn doubling(&self) -> Vec<(u64, u64)> {
+        let mut all: Vec<(u64, u64)> = Vec::new();
+        for sample in &self.0 {
+            let below = (sample + 1).next_power_of_two();
+            match all.last_mut() {
+                Some((last, count)) if *last == below => *count += 1,
+                _ => all.push((below, 1)),
+            }
+        }
+        all
+    }
+
     /// Keys `min_UNIT`, `p50_UNIT` … `max_UNIT`, the samples divided by `per`.
     pub fn json(&self, unit: &str, per: f64) -> Map<String, Value> {
         let shares =
@@ -67,6 +80,10 @@ mod tests {
         let ranks = [0.0, 0.5, 0.99, 0.999, 1.0].map(|share| samples.at(share));
         assert_eq!(ranks, [1, 500, 990, 999, 1000]);
         assert_eq!(Sorted::default().max(), 0);
+        assert_eq!(
+            Sorted::new(vec![0, 1, 2, 3, 4, 7, 8]).doubling(),
+            [(1, 1), (2, 1), (4, 2), (8, 2), (16, 1)]
+        );
         assert_eq!(samples.json("us", 10.0)["p50_us"], json!(50.0));
     }
 }

@@ -3,7 +3,7 @@
 use crate::{Context, Result};
 use std::fs;
 use std::io;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU32, AtomicU64};
 use std::time::Duration;
 
 /// Nanoseconds of `CLOCK_MONOTONIC`, the clock of the scheduler's own figures.
@@ -240,6 +240,27 @@ impl Drop for Taken {
         // SAFETY: the mapping is our own, of this size, and nobody has a reference into it.
         unsafe { libc::munmap(self.at, self.bytes) };
     }
+}
+
+/// Sleeps until [`futex_wake`], or a signal, unless `word` is another than `seen` by now. Only between threads.
+pub fn futex_wait(word: &AtomicU32, seen: u32) {
+    let forever = std::ptr::null::<libc::timespec>();
+    // SAFETY: `word` lives through the call, which only reads it; a null time-out waits for ever.
+    unsafe {
+        libc::syscall(
+            libc::SYS_futex,
+            word.as_ptr(),
+            libc::FUTEX_WAIT | libc::FUTEX_PRIVATE_FLAG,
+            seen,
+            forever,
+        )
+    };
+}
+
+/// Wakes one thread that sleeps on `word`, if there is one.
+pub fn futex_wake(word: &AtomicU32) {
+    // SAFETY: the kernel uses the address as a name and touches no memory there.
+    unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), libc::FUTEX_WAKE | libc::FUTEX_PRIVATE_FLAG, 1) };
 }
 
 /// One number on a cache line of its own, so that two writers do not slow each other.
