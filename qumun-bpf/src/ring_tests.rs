@@ -145,11 +145,11 @@ fn decisions_are_seen_after_publish_only_and_a_full_ring_gives_them_back() {
         ring.publish();
         assert_eq!(published(&ring), (round + 1) * fits * DECISION as u64);
         // A record: its length, then the decision; the second one's pid.
-        let at = (round as usize * BYTES) % BYTES + DECISION;
+        let at = ((round * fits) as usize + 1) * DECISION % BYTES;
         assert_eq!(ring.memory().get(at), size_of::<Decision>() as u64);
         assert_eq!(ring.memory().get(at + HEADER as usize + std::mem::offset_of!(Decision, pid)) as u32, 1);
         // The core has read them.
-        ring.memory().store(Position::Consumer, (round + 1) * BYTES as u64, Ordering::Relaxed);
+        ring.memory().store(Position::Consumer, (round + 1) * fits * DECISION as u64, Ordering::Relaxed);
     }
     ring.memory().store(Position::Consumer, 3 * BYTES as u64 + 64, Ordering::Relaxed);
     ring.resync();

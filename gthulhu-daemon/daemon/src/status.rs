@@ -270,9 +270,11 @@ pub(crate) fn describe(o: &Value) -> String {
     let c = &o["counters"];
     let decided = number(&c["ev_dispatched"]);
     let taken = number(&c["ev_taken_over"]) + number(&c["core_enqueued"]);
-    let all = decided + taken + number(&c["congested"]) + number(&c["ev_bounced"]);
-    let share = if all == 0 { 0.0 } else { 100.0 * decided as f64 / all as f64 };
+    let permitted = number(&c["permitted"]);
+    let all = decided + permitted + taken + number(&c["congested"]) + number(&c["ev_bounced"]);
+    let share = |part: u64| if all == 0 { 0.0 } else { 100.0 * part as f64 / all as f64 };
     let batches = number(&o["agent"]["batches"]).max(1);
+    let each = |what: &Value| number(what) as f64 / decided.max(1) as f64;
     let mut lines = vec![
         format!(
             "{} {} on Linux {}, mode {}",
@@ -293,13 +295,21 @@ pub(crate) fn describe(o: &Value) -> String {
             number(&o["agent"]["allocations"]),
         ),
         format!(
-            "decided by the agent {decided} ({share:.1} %), taken over by the core {taken}, never asked {}",
+            "decided by the agent {decided} ({:.1} %), let in by permits {permitted} ({:.1} %), taken over by the core \
+             {taken} ({:.1} %); never asked {}",
+            share(decided),
+            share(permitted),
+            share(taken),
             number(&c["kernel_direct"])
         ),
         format!(
-            "{} batches, {:.2} decisions each; refused {}, stale {}, bounced {}",
+            "{} batches, {:.2} decisions each; {} turns of the agent; of each decision {:.2} kicks, {:.2} cut slices; \
+             refused {}, stale {}, bounced {}",
             number(&o["agent"]["batches"]),
             number(&o["agent"]["published"]) as f64 / batches as f64,
+            number(&c["activations"]),
+            each(&c["kicks"]),
+            each(&c["preempts"]),
             number(&c["dec_refused"]),
             number(&c["dec_stale"]),
             number(&c["dec_bounced"]),
@@ -381,6 +391,19 @@ mod tests {
             limits(&json!({ "enforced": true, "set": 2, "unenforced": 0, "throttled": 7 })).expect("a line");
         assert!(held.contains("enforced in 2 cgroups; held back 7 times"), "{held}");
         assert_eq!(limits(&json!({ "enforced": true, "set": 0, "unenforced": 0 })), None);
+    }
+
+    #[test]
+    fn decided_permitted_and_taken_over_are_told_apart() {
+        let counters = json!({ "ev_dispatched": 200, "permitted": 700, "core_enqueued": 100, "kicks": 50, "preempts": 10,
+            "activations": 190 });
+        let text = describe(&json!({ "counters": counters }));
+        for expected in [
+            "agent 200 (20.0 %), let in by permits 700 (70.0 %), taken over by the core 100 (10.0 %)",
+            "190 turns of the agent; of each decision 0.25 kicks, 0.05 cut slices",
+        ] {
+            assert!(text.contains(expected), "{text}");
+        }
     }
 
     #[test]

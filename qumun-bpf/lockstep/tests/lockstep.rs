@@ -94,6 +94,8 @@ enum Step {
     InKernel(bool),
     RingBusy(bool),
     Revoke(usize, bool),
+    /// Sleeps, and wakes up at once: what a permit is for.
+    Nap(u32),
     Settle,
 }
 
@@ -106,7 +108,7 @@ fn step(random: &mut Random, nr_cpus: u32) -> Step {
         _ => random.next(),
     };
     let cgroup = |random: &mut Random| random.below(9);
-    match random.below(136) {
+    match random.below(148) {
         0..7 => Step::Spawn {
             weight: random.of(&[1, 50, 100, 100, 300, 10_000]),
             cpus: mask(random),
@@ -161,6 +163,7 @@ fn step(random: &mut Random, nr_cpus: u32) -> Step {
         116..118 => Step::InKernel(random.one_in(3)),
         118..120 => Step::RingBusy(random.one_in(3)),
         120..122 => Step::Revoke(task(random), random.one_in(4)),
+        122..134 => Step::Nap(random.below(u64::from(nr_cpus)) as u32),
         _ => Step::Answer { wrong: random.of(&[2, 5, 1000]), number: random.next() },
     }
 }
@@ -383,7 +386,7 @@ impl<C: Core> Side<C> {
                         flags: u32::from(mixed % wrong == 1) | ((mixed >> 16) as u32 & 3) << 16,
                         slice: mixed >> 40,
                         vtime: (mixed >> 20 & 0xff) << (mixed >> 28 & 31),
-                        permit: if mixed & 6 == 6 { mixed as u32 >> 12 & 7 } else { 0 },
+                        permit: if mixed & 2 == 2 { mixed as u32 >> 12 & 7 } else { 0 },
                         permit_ns: mixed >> 33,
                         rate: mixed as u32 >> 20,
                         mark: host.core.mark(task.id.pid) + u32::from(mixed.is_multiple_of(wrong)),
@@ -413,6 +416,12 @@ impl<C: Core> Side<C> {
             }
             Step::InKernel(is) => host.linux.in_kernel = is,
             Step::RingBusy(is) => host.linux.ring_busy = is,
+            Step::Nap(cpu) => {
+                host.schedule(Cpu(cpu));
+                if let Some(task) = host.sleep(Cpu(cpu)) {
+                    host.wake(task, None);
+                }
+            }
             Step::Revoke(n, all) => {
                 let pid = self.task(n).map(|task| self.host.linux.task(task).pid);
                 self.host.core.revoke(pid.filter(|_| !all));
