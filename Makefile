@@ -45,11 +45,13 @@ check: lint docs loom
 	$(CARGO) test --quiet -p qumun --no-default-features --features testkit
 	$(CARGO) test --quiet -p qumun-bpf --no-default-features
 	$(CARGO) test --quiet -p gthulhu-model --all-features
+	$(CARGO) test --quiet -p gthulhu-config
+	$(CARGO) test --quiet -p gthulhu-discovery --lib
 	$(CARGO) test --quiet -p gthulhu-plugin-gthulhu -p gthulhu-plugin-simple -p gthulhu-plugin-simple-fifo -p qumun-cli -p xtask
 
 # Every public item has a page without a warning; that it has one at all is a lint (missing_docs).
 docs:
-	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --quiet --no-deps -p qumun -p qumun-bpf -p qumun-cli -p gthulhu-model \
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --quiet --no-deps -p qumun -p qumun-bpf -p qumun-cli -p gthulhu-model -p gthulhu-config -p gthulhu-discovery -p gthulhu-monitor -p gthulhu-top \
 	    --features qumun/testkit,gthulhu-model/serde
 
 # In a folder of its own: the flag would have everything else built again.
@@ -62,6 +64,7 @@ miri:
 
 test: setup check
 	$(CARGO) test --quiet --workspace
+	$(CARGO) test --quiet -p gthulhu-discovery --features kubernetes --test kubernetes
 	$(CARGO) test --quiet --release -p qumun-lockstep
 	$(CARGO) test --quiet -p qumun --no-default-features --features sim,hwloc topology
 	$(XTASK) outside

@@ -121,6 +121,13 @@ impl StrategyTable {
         self.ids.get(Some(id), now_ns)
     }
 
+    /// What holds now: of each target's strategies the strongest.
+    pub fn in_force(&self, now_ns: u64) -> impl Iterator<Item = &Lease> {
+        let narrow = self.tasks.in_force(now_ns).chain(self.threads.in_force(now_ns));
+        let wide = self.cgroups.in_force(now_ns).chain(self.comms.in_force(now_ns));
+        narrow.chain(self.processes.in_force(now_ns)).chain(wide)
+    }
+
     /// Are there no strategies in it?
     pub fn is_empty(&self) -> bool {
         self.ids.keys.is_empty()
@@ -170,6 +177,13 @@ impl<K: Ord + Copy> Index<K> {
             keys: leases.iter().map(|(key, lease)| (*key, lease.expires_at_ns)).collect(),
             leases: leases.into_iter().map(|(_, lease)| lease).collect(),
         }
+    }
+
+    /// The strongest lease of each key.
+    fn in_force(&self, now_ns: u64) -> impl Iterator<Item = &Lease> {
+        self.keys
+            .chunk_by(|(a, _), (b, _)| a == b)
+            .filter_map(move |of_key| self.get(Some(of_key[0].0), now_ns))
     }
 
     fn get(&self, key: Option<K>, now_ns: u64) -> Option<&Lease> {

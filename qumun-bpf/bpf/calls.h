@@ -62,6 +62,18 @@ int qumun_select_cpu(struct qm_select *args)
 	return 0;
 }
 
+/* Lets the core decide alone, or asks the agent again. */
+SEC("syscall")
+int qumun_mode(struct qm_mode *args)
+{
+	int was = set_kernel_mode(now_ns(), args->kernel != 0);
+
+	if (was < 0)
+		return was;
+	args->was = was;
+	return 0;
+}
+
 /* Ends the slice of whatever runs on a CPU. */
 SEC("syscall")
 int qumun_preempt(struct qm_preempt *args)
@@ -96,6 +108,7 @@ int qumun_task(struct qm_task *args)
 	}
 	if (args->set) {
 		t->label = args->label;
+		t->rule_table = 0;
 		t->slice_ns = args->slice_ns && args->slice_ns < config.slice_min_ns ? config.slice_min_ns :
 			      args->slice_ns > config.slice_max_ns		     ? config.slice_max_ns :
 										       args->slice_ns;

@@ -157,6 +157,7 @@ OPS3(void, cgroup_move, struct task_struct *, p, struct cgroup *, from, struct c
 	if (t) {
 		t->group = slot_of(to);
 		t->permit = 0;
+		t->rule_table = 0;
 	}
 	if (!SUBSCRIBED(QM_EVENT_CGROUP) || p->pid == view.agent_pid)
 		return;

@@ -9,6 +9,7 @@
  * The core decides by itself in two cases: for tasks that must never wait for user space (kthreads
  * of one CPU, memory reclaim, pinned tasks, the agent's own threads), and while degraded (latch.h).
  */
+#include "activation.h"
 #include "calls.h"
 #include "cgroups.h"
 #include "cpus.h"
@@ -16,6 +17,7 @@
 #include "near.h"
 #include "permit.h"
 #include "rescue.h"
+#include "rules.h"
 #include "tasks.h"
 
 /* Is there something that only the agent can do, or is its regular turn due? */
@@ -27,44 +29,8 @@ static __always_inline bool agent_wanted(u64 now, bool degraded)
 	if (!view.agent_pid)
 		return true;
 	if (degraded)
-		return idle_for > (s64)AGENT_PROBE_NS;
+		return idle_for > (s64)(is_kernel_mode() ? config.heartbeat_ns : AGENT_PROBE_NS);
 	return events_pending() || idle_for > (s64)config.heartbeat_ns;
-}
-
-/* Gets a CPU for the agent: an idle one if there is one, else this one, if it @cuts the slice there. */
-__noinline int call_agent(s32 cpu, u64 now, int cuts)
-{
-	s32 last = core.agent_last_cpu;
-	u64 preempted, paid;
-
-	if (READ_ONCE(core.agent_cpu) >= 0 || !READ_ONCE(core.agent_queued))
-		return 0;
-	if (any_idle() && (kick_if_idle(last) || kick_if_idle(cpu)))
-		return 0;
-	for (u32 i = 0; i < QM_IDLE_WORDS; i++) {
-		u64 word;
-
-		if (i * 64 >= config.nr_cpu_ids)
-			break;
-		word = READ_ONCE(view.idle[i]);
-		if (word && kick_if_idle(i * 64 + lowest_bit(word)))
-			return 0;
-	}
-	/*
-	 * All busy: this CPU's task makes room now. Once in preempt_ns in the long run, however many events there are, and
-	 * PREEMPT_BURST times in a row: who wakes up just after a turn does not wait for the next clock interrupt. Kept as
-	 * the time at which all that was taken is paid for (generic cell rate algorithm, ITU-T I.371).
-	 */
-	if (!cuts)
-		return 0;
-	preempted = READ_ONCE(core.preempt_at);
-	paid = before(preempted, now) ? now : preempted;
-	if (paid - now <= (PREEMPT_BURST - 1) * config.preempt_ns && cpu_usable(cpu) && may_kick() &&
-	    __sync_val_compare_and_swap(&core.preempt_at, preempted, paid + config.preempt_ns) == preempted) {
-		count()->preempts++;
-		scx_bpf_kick_cpu(cpu, SCX_KICK_PREEMPT);
-	}
-	return 0;
 }
 
 /*
@@ -109,32 +75,127 @@ OPS3(s32, pick_cpu, struct task_struct *, p, s32, prev_cpu, u64, wake_flags)
 		count()->ev_cancelled++;
 	t->exec_runtime = 0;
 	t->order = 0;
+	t->rank = 0;
+	t->favour = 0;
 	t->placed_at = now_ns();
 	count()->idle_bypass++;
 	dsq_insert(p, SCX_DSQ_LOCAL, own_slice(t), 0);
 	return cpu;
 }
 
-static __always_inline void enqueue_core(struct task_struct *p, struct task_ctx *t, s32 cpu, u64 flags, bool warm, u64 now)
+/* Is there one CPU only, and nothing that waits for it but who runs there now? Then no queue is needed to find an order. */
+static __always_inline bool alone(s32 cpu, u64 now, bool degraded)
 {
-	struct way way = { .slice = own_slice(t), .flags = flags, .now = now, .warm = warm };
+	struct cpu_ctx *cc = cpu_ctx(cpu);
 
-	t->placed_at = now;
-	if (insert_idle(p, cpu, &way))
-		return;
-	core_filled(now);
-	dsq_insert_vtime(p, DSQ_CORE, own_slice(t), settle_vtime(t), flags);
-	kick_for(p, cpu);
+	return config.nr_cpu_ids == 1 && !READ_ONCE(cc->pinned) && !READ_ONCE(cc->placed) && !shared_waits(now) &&
+	       !core_waits(now) && !(degraded && park_waits(now)) && !(core.agent_queued && agent_wanted(now, degraded)) &&
+	       scx_bpf_dsq_nr_queued(SCX_DSQ_LOCAL) <= 0;
+}
+
+/* Before all others on its CPU, whose slice ends now. The kernel sees to that by itself: no interrupt is sent if this is it. */
+static __always_inline void insert_first(struct task_struct *p, struct cpu_ctx *cc, u64 slice, u64 flags)
+{
+	count()->preempts++;
+	WRITE_ONCE(cc->given, 1);
+	WRITE_ONCE(cc->next_side, SIDE_CORE);
+	WRITE_ONCE(cc->next_n, SHARER);
+	dsq_insert(p, SCX_DSQ_LOCAL, slice, flags | SCX_ENQ_PREEMPT);
 }
 
 /*
- * A task that may run here only has woken up, and the CPU is busy. No agent is asked about it, so nothing else would cut
- * the slice of whoever runs: it would wait for that slice's end each time, however little it runs. If it has credit for
- * having slept, it comes next; as often as slices are cut for the agent, on each CPU.
+ * Charges a task for what it has run since it was put on its CPU, or was charged last.
  */
-static __always_inline bool is_urgent(struct cpu_ctx *cc, struct task_ctx *t, u64 now)
+static __always_inline void charge_run(struct task_struct *p, struct task_ctx *t, u64 now)
 {
-	return before(t->vtime, READ_ONCE(core.vnow) - LAG_NS / 2) && may_cut(cc, now);
+	u64 ran = now - t->started_at, charged;
+	u32 weight = p->scx.weight;
+
+	/* By the clock, never by the slice that is left: the kernel refills slices by its own rule. */
+	t->exec_runtime += ran;
+	t->ran += ran;
+	t->left -= ran < t->left ? ran : t->left;
+	charged = t->rule ? charge_by_rule(t, ran, &weight, now) : ran;
+	t->vtime += charged * 100 / (weight ? weight : 1);
+}
+
+/* Is a task whose slice has ended the first in the core's order, before those that wait? */
+static __noinline bool is_first(struct task_struct *p, struct task_ctx *t, s32 cpu, u64 now)
+{
+	struct cpu_ctx *cc = cpu_ctx(cpu);
+	struct standing s;
+	struct head head;
+
+	charge_run(p, t, now);
+	t->started_at = now;
+	s = stand(p, t, cpu, now);
+	if (head_of(DSQ_CORE, &head) && (before(head.vtime, s.vtime) || now - head.since > GO_ON_NS))
+		return false;
+	if (READ_ONCE(cc->pinned) && head_of(DSQ_PINNED(cpu), &head) &&
+	    (before(head.vtime, s.vtime) || now - head.since > GO_ON_NS))
+		return false;
+	cc->rank = t->rank;
+	cc->favour = t->favour;
+	if (!t->rank && before(core.vnow, t->vtime))
+		core.vnow = t->vtime;
+	set_slice(p, s.slice);
+	return true;
+}
+
+/*
+ * May the task that wants to go on here do so, in the core's order? The kernel asks for work before it queues that task
+ * again, so any other would come first, whatever the order says: two tasks on one CPU would take turns whatever their
+ * weights are. What waits and is not the core's comes first; and nobody waits for GO_ON_NS in vain.
+ */
+static __always_inline bool goes_first(struct task_struct *p, struct cpu_ctx *cc, s32 cpu, u64 now)
+{
+	struct task_ctx *t;
+
+	if (READ_ONCE(cc->placed) || READ_ONCE(core.shared) || park_waits(now) || (!READ_ONCE(cc->pinned) && !core_waits(now)) ||
+	    runs_dry(p, now))
+		return false;
+	t = task_ctx(p);
+	return t && t->started_at && !(p->flags & PF_KTHREAD) && is_first(p, t, cpu, now);
+}
+
+/*
+ * A task has woken up about which no agent is asked, and its CPU is busy. Nothing else would cut the slice of whoever runs: it
+ * would wait for that slice's end each time, however little it runs. If it has credit for having slept, or a rule puts it
+ * ahead of that one, it comes next; as often as slices are cut for the agent, on each CPU.
+ */
+static __always_inline bool is_urgent(struct cpu_ctx *cc, struct task_ctx *t, u64 vtime, u64 now)
+{
+	u32 there = READ_ONCE(cc->rank);
+
+	if (t->rank < there || (t->rank == there && (there || !before(vtime, READ_ONCE(core.vnow) - LAG_NS / 2))))
+		return false;
+	return may_cut(cc, now);
+}
+
+static __always_inline void enqueue_core(struct task_struct *p, struct task_ctx *t, s32 cpu, u64 flags, bool warm, u64 now)
+{
+	struct standing s = stand(p, t, cpu, now);
+	struct way way = { .slice = s.slice, .flags = flags, .now = now, .warm = warm };
+
+	t->placed_at = now;
+	if (insert_idle(p, cpu, &way)) {
+		/* Ahead of nobody. */
+		t->rank = 0;
+		return;
+	}
+	if ((flags & SCX_ENQ_WAKEUP) && alone(cpu, now, !is_normal()) && !t->rank) {
+		dsq_insert(p, SCX_DSQ_LOCAL, way.slice, flags);
+		return;
+	}
+	/* While degraded only by a rule: who is served at once then asks together with all others when the agent is back. */
+	if ((flags & SCX_ENQ_WAKEUP) && (t->rank || is_kernel_mode()) && READ_ONCE(core.agent_cpu) != cpu && cpu_usable(cpu) &&
+	    is_urgent(cpu_ctx(cpu), t, s.vtime, now)) {
+		insert_first(p, cpu_ctx(cpu), way.slice, flags);
+		return;
+	}
+	core_filled(now);
+	dsq_insert_vtime(p, DSQ_CORE, way.slice, s.vtime, flags);
+	kick_for(p, cpu);
 }
 
 /* Tasks for which only this CPU is possible. They are never parked: if the CPU goes offline or the
@@ -142,40 +203,25 @@ static __always_inline bool is_urgent(struct cpu_ctx *cc, struct task_ctx *t, u6
 static __always_inline void enqueue_pinned(struct task_struct *p, struct task_ctx *t, s32 cpu, u64 flags, u64 now)
 {
 	struct cpu_ctx *cc = cpu_ctx(cpu);
-	u64 vtime;
+	struct standing s;
 
 	if ((p->flags & PF_KTHREAD) || OPTION(KEEP_LOCAL) || !cpu_usable(cpu)) {
 		dsq_insert(p, SCX_DSQ_LOCAL, config.slice_ns, flags);
 		return;
 	}
 	t->placed_at = now;
-	vtime = settle_vtime(t);
-	if ((flags & SCX_ENQ_WAKEUP) && !cpu_is_idle(cpu) && is_urgent(cc, t, now)) {
+	s = stand(p, t, cpu, now);
+	if ((flags & SCX_ENQ_WAKEUP) && !cpu_is_idle(cpu) && is_urgent(cc, t, s.vtime, now)) {
 		if (READ_ONCE(core.agent_cpu) != cpu) {
-			/* The kernel ends the slice there by itself: no interrupt is sent if that is this CPU. */
-			count()->preempts++;
-			WRITE_ONCE(cc->given, 1);
-			WRITE_ONCE(cc->next_side, SIDE_CORE);
-			WRITE_ONCE(cc->next_n, SHARER);
-			dsq_insert(p, SCX_DSQ_LOCAL, own_slice(t), flags | SCX_ENQ_PREEMPT);
+			insert_first(p, cc, s.slice, flags);
 			return;
 		}
 		/* The agent's turn is short, and others come first after it. */
 		WRITE_ONCE(cc->urgent, 1);
 	}
 	WRITE_ONCE(cc->pinned, 1);
-	dsq_insert_vtime(p, DSQ_PINNED(cpu), own_slice(t), vtime, flags);
+	dsq_insert_vtime(p, DSQ_PINNED(cpu), s.slice, s.vtime, flags);
 	kick_if_idle(cpu);
-}
-
-/* Is there one CPU only, and nothing that waits for it but who runs there now? Then no queue is needed to find an order. */
-static __always_inline bool alone(s32 cpu, u64 now)
-{
-	struct cpu_ctx *cc = cpu_ctx(cpu);
-
-	return config.nr_cpu_ids == 1 && !READ_ONCE(cc->pinned) && !READ_ONCE(cc->placed) && !READ_ONCE(core.shared) &&
-	       !core_waits(now) && !(core.agent_queued && agent_wanted(now, false)) &&
-	       scx_bpf_dsq_nr_queued(SCX_DSQ_LOCAL) <= 0;
 }
 
 OPS2(void, enqueue, struct task_struct *, p, u64, flags)
@@ -206,6 +252,8 @@ OPS2(void, enqueue, struct task_struct *, p, u64, flags)
 			t->slept += now - t->stopped_at;
 	}
 	t->order = 0;
+	t->rank = 0;
+	t->favour = 0;
 	if (end_event(t))
 		count()->ev_cancelled++;
 	if (throttle(p, t, flags & ~SCX_ENQ_LAST, now))
@@ -229,12 +277,15 @@ OPS2(void, enqueue, struct task_struct *, p, u64, flags)
 	}
 	warm = (flags & SCX_ENQ_WAKEUP) && t->stopped_at;
 	if (latch_is_down(now)) {
-		count()->core_enqueued++;
+		if (is_kernel_mode())
+			count()->kernel_mode++;
+		else
+			count()->core_enqueued++;
 		enqueue_core(p, t, cpu, flags, warm, now);
 		return;
 	}
-	if ((flags & SCX_ENQ_WAKEUP) && has_permit(p, t, now)) {
-		let_in(p, t, cpu, flags, alone(cpu, now), now);
+	if (has_permit(p, t, flags & SCX_ENQ_WAKEUP, now)) {
+		let_in(p, t, cpu, flags, alone(cpu, now, false), now);
 		return;
 	}
 	if (!offer(p, t, cpu, flags, now)) {
@@ -294,6 +345,10 @@ OPS2(void, dispatch, s32, cpu, struct task_struct *, prev)
 		set_slice(prev, config.slice_min_ns);
 		return;
 	}
+	if (degraded && goes_on && goes_first(prev, cc, cpu, now)) {
+		count()->kept++;
+		return;
+	}
 	if (take_work(cpu, now, degraded, goes_on))
 		goto chosen;
 	/* With nothing left in its cgroup it does not: the kernel queues it, and there it is held back. */
@@ -334,8 +389,12 @@ OPS1(void, running, struct task_struct *, p)
 	if (p->pid == view.agent_pid) {
 		core.agent_cpu = scx_bpf_task_cpu(p);
 		cc->order = 0;
+		cc->rank = 0;
+		cc->favour = 0;
 		core.agent_last_cpu = core.agent_cpu;
 		core.agent_ran_at = now;
+		if (config.preempt_after_ns)
+			WRITE_ONCE(core.called_at, 0);
 		view.agent_ran_at = now;
 		view.agent_runs++;
 		count()->activations++;
@@ -359,7 +418,10 @@ OPS1(void, running, struct task_struct *, p)
 	}
 	t->started_at = now;
 	cc->order = t->order;
-	if (before(core.vnow, t->vtime))
+	cc->rank = t->rank;
+	cc->favour = t->favour;
+	/* Who is ahead of its turn says nothing about where the others are. */
+	if (!t->rank && before(core.vnow, t->vtime))
 		core.vnow = t->vtime;
 	/* An end of its slice would be seen at the next tick only. */
 	if (starts_dry(p, t, now)) {
@@ -373,8 +435,7 @@ OPS2(void, stopping, struct task_struct *, p, bool, runnable)
 {
 	struct cpu_ctx *cc = cpu_ctx(this_cpu());
 	struct task_ctx *t;
-	u64 now = switch_time(cc), ran;
-	u32 weight = p->scx.weight;
+	u64 now = switch_time(cc);
 
 	stop_side(cc, now);
 	count()->running = 0;
@@ -387,12 +448,8 @@ OPS2(void, stopping, struct task_struct *, p, bool, runnable)
 	t = task_ctx(p);
 	if (!t || !t->started_at)
 		return;
-	/* By the clock, never by the slice that is left: the kernel refills slices by its own rule. */
-	ran = now - t->started_at;
 	t->stopped_at = now;
-	t->exec_runtime += ran;
-	t->ran += ran;
-	t->vtime += ran * 100 / (weight ? weight : 1);
+	charge_run(p, t, now);
 	stop_charged(p, t, runnable, now);
 }
 
@@ -469,16 +526,6 @@ OPS2(void, update_idle, s32, cpu, bool, idle)
 
 /* --- start, heartbeat, end ---------------------------------------------------------------------- */
 
-struct timer_slot {
-	struct bpf_timer timer;
-};
-struct {
-	__uint(type, MAP_ARRAY);
-	__uint(max_entries, 1);
-	__type(key, u32);
-	__type(value, struct timer_slot);
-} qm_timer SEC(".maps");
-
 /*
  * Every 10 ms. It runs in a soft interrupt and may itself be late, so it is only the last of the
  * three places that check the latch. It wakes idle CPUs if something waits that they would take.
@@ -503,6 +550,8 @@ static int heartbeat(void *map, u32 *key, struct timer_slot *slot)
 	}
 	if (scx_bpf_dsq_nr_queued(DSQ_SHARED) > 0)
 		WRITE_ONCE(core.shared, 1);
+	if (degraded && scx_bpf_dsq_nr_queued(DSQ_PARK) > 0)
+		WRITE_ONCE(core.parked, 1);
 	if (!waits)
 		waits = core.shared ||
 			(degraded && scx_bpf_dsq_nr_queued(DSQ_PARK) > 0) || (!degraded && core.decisions_left);
@@ -525,7 +574,7 @@ int qumun_init(u64 *ctx)
 {
 	struct timer_slot *slot;
 	const struct cpumask *online;
-	u32 key = 0;
+	u32 key = TIMER_HEARTBEAT;
 	s32 err;
 	int i;
 
@@ -564,7 +613,14 @@ int qumun_init(u64 *ctx)
 	err = bpf_timer_init(&slot->timer, &qm_timer, CLOCK_MONOTONIC);
 	err = err ?: bpf_timer_set_callback(&slot->timer, heartbeat);
 	err = err ?: bpf_timer_start(&slot->timer, TIMER_NS, 0);
-	return err;
+	if (err || !config.preempt_after_ns)
+		return err;
+	key = TIMER_ALARM;
+	slot = bpf_map_lookup_elem(&qm_timer, &key);
+	if (!slot)
+		return -2;
+	err = bpf_timer_init(&slot->timer, &qm_timer, CLOCK_MONOTONIC);
+	return err ?: bpf_timer_set_callback(&slot->timer, alarm);
 }
 
 OPS1(void, exit, struct scx_exit_info *, ei)

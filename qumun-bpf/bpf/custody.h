@@ -108,6 +108,7 @@ static __always_inline u32 permit_epoch(void)
 static __always_inline void grant(struct task_struct *p, struct task_ctx *t, struct qm_decision *d, u64 slice, u64 now)
 {
 	t->order = d->vtime;
+	t->left = slice;
 	t->permit = d->permit < QM_PERMIT_MAX ? d->permit : QM_PERMIT_MAX;
 	if (!t->permit)
 		return;

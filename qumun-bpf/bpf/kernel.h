@@ -41,6 +41,7 @@ enum { MAP_ARRAY = 2, MAP_RINGBUF = 27, MAP_TASK_STORAGE = 29, MAP_USER_RINGBUF 
 #define BPF_RB_NO_WAKEUP 1
 #define BPF_RB_AVAIL_DATA 0
 #define CLOCK_MONOTONIC 1
+#define BPF_F_TIMER_CPU_PIN 2
 
 /* Helpers by their stable numbers (include/uapi/linux/bpf.h). */
 struct bpf_timer {

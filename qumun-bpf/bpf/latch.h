@@ -22,12 +22,18 @@ static __always_inline bool is_normal(void)
 	return READ_ONCE(view.mode) == QM_NORMAL;
 }
 
+static __always_inline bool is_kernel_mode(void)
+{
+	return READ_ONCE(view.mode) == QM_KERNEL;
+}
+
 /* The latch falls. Only one CPU wins; the epoch tells the agent that what it holds is void. */
 __noinline int latch_fall(u64 now, u64 reason)
 {
 	if (__sync_val_compare_and_swap(&view.mode, QM_NORMAL, QM_FALLING) != QM_NORMAL)
 		return 0;
 	__sync_fetch_and_add(&view.epoch, 1);
+	park_left(now);
 	if (view.dwell_ns < DWELL_MIN_NS || now - core.left_at > RELAPSE_NS)
 		view.dwell_ns = DWELL_MIN_NS;
 	else
@@ -56,6 +62,41 @@ static __always_inline void latch_try_lift(u64 now)
 	core.left_at = now;
 	__sync_lock_test_and_set(&view.mode, QM_NORMAL);
 	debug("normal, epoch %llu", view.epoch);
+}
+
+/*
+ * Kernel mode: the core decides because it was told to. The same rule serves as in degraded mode, but nobody looks out for
+ * the agent: it gets its regular turn and no other. Back from there the agent has to catch up, as always, without a dwell.
+ */
+static __always_inline int set_kernel_mode(u64 now, bool on)
+{
+	u64 mode;
+
+	for (int i = 0; i < 64; i++) {
+		mode = READ_ONCE(view.mode);
+		if (mode == QM_FALLING)
+			continue;
+		if ((mode == QM_KERNEL) == on)
+			return mode == QM_KERNEL;
+		if (__sync_val_compare_and_swap(&view.mode, mode, QM_FALLING) != mode)
+			continue;
+		__sync_fetch_and_add(&view.epoch, 1);
+		if (on && mode == QM_DEGRADED) {
+			view.left++;
+			view.degraded_ns += now - view.degraded_since;
+		}
+		if (on) {
+			park_left(now);
+		} else {
+			view.dwell_ns = 0;
+			view.reason = QM_REASON_MODE;
+			view.entered[QM_REASON_MODE]++;
+		}
+		view.degraded_since = now;
+		__sync_lock_test_and_set(&view.mode, on ? QM_KERNEL : QM_DEGRADED);
+		return !on;
+	}
+	return -16; /* EBUSY: somebody was in between for all that time */
 }
 
 /*
@@ -96,7 +137,11 @@ __noinline int latch_check(u64 now)
 /* The same where it is asked most: a bucket of time is looked at once. */
 static __always_inline bool latch_is_down(u64 now)
 {
-	if (is_normal() && (s64)((now >> BUCKET_SHIFT) - READ_ONCE(core.checked)) <= 0)
+	u64 mode = READ_ONCE(view.mode);
+
+	if (mode == QM_KERNEL)
+		return true;
+	if (mode == QM_NORMAL && (s64)((now >> BUCKET_SHIFT) - READ_ONCE(core.checked)) <= 0)
 		return false;
 	return latch_check(now);
 }

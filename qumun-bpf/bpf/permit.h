@@ -5,7 +5,9 @@
  * With a decision the policy may allow the core to do the same again when the task wakes up next: so many times, for so
  * long, with the same slice, and at a place in the policy's order that moves on as the task runs. No event is sent then,
  * and the agent gets no turn; the next event says how often the task was let in, how long it ran and how long it slept.
- * The end of a slice is always an event.
+ * The end of a slice is always an event. One that was cut short, for the agent or for another task, has not ended: the task
+ * goes on with the rest of it, where its place is by now. (Else each cut is an event, each event a turn of the agent, and
+ * each turn a cut: half of all of hackbench's.)
  *
  * A permit ends with its count, its time, the agreement (whenever the core takes over), the next event, when the task has
  * another weight or cgroup than it was decided for, when anything changes about any cgroup, and whenever the agent says so: a word in its page, of which the permit has kept the value. There is no message that could come late:
@@ -22,9 +24,9 @@ static __always_inline u32 revoked(s32 pid)
 	return (u32)(READ_ONCE(agent.revoked_all) + READ_ONCE(agent.revoked[(u32)pid & (QM_REVOKE_WORDS - 1)]));
 }
 
-static __always_inline bool has_permit(struct task_struct *p, struct task_ctx *t, u64 now)
+static __always_inline bool has_permit(struct task_struct *p, struct task_ctx *t, bool woke, u64 now)
 {
-	if (!t->permit)
+	if (!t->permit || (!woke && t->left < REST_NS))
 		return false;
 	if (t->permit_epoch == permit_epoch() && before(now, t->permit_until) && t->permit_mark == revoked(p->pid) &&
 	    t->permit_weight == p->scx.weight)
@@ -73,25 +75,32 @@ static __noinline int insert_idle(struct task_struct *p, s32 cpu, struct way *wa
 	return 1;
 }
 
-/* Lets a task in that has woken up. @alone: nothing else waits for its CPU, the only one there is. */
+/* Lets a task in that has woken up, or whose slice was cut short. @alone: nothing else waits for its CPU, the only one there is. */
 static __always_inline void let_in(struct task_struct *p, struct task_ctx *t, s32 cpu, u64 flags, bool alone, u64 now)
 {
-	struct way way = { .slice = t->permit_slice, .flags = flags, .now = now, .warm = true };
+	bool woke = flags & SCX_ENQ_WAKEUP;
+	struct way way = { .flags = flags, .now = now, .warm = woke };
 	struct cpu_ctx *cc = cpu_ctx(cpu);
 
+	if (woke) {
+		t->left = t->permit_slice;
+		count()->permitted++;
+	} else {
+		count()->resumed++;
+	}
+	way.slice = t->left;
 	t->permit--;
 	t->permitted++;
-	count()->permitted++;
 	t->placed_at = now;
 	t->order = t->permit_flags & QM_PERMIT_CLOCK ? now : t->permit_vtime + (t->ran * t->permit_rate >> 10);
 	if (insert_idle(p, cpu, &way))
 		return;
-	if (alone) {
+	if (alone && woke) {
 		dsq_insert(p, SCX_DSQ_LOCAL, way.slice, flags);
 		return;
 	}
 	/* Before whom has its place far behind: nobody else would cut that one's slice. */
-	if ((t->permit_flags & QM_PERMIT_CUTS) && READ_ONCE(core.agent_cpu) != cpu && cpu_usable(cpu) && READ_ONCE(cc->order) &&
+	if (woke && (t->permit_flags & QM_PERMIT_CUTS) && READ_ONCE(core.agent_cpu) != cpu && cpu_usable(cpu) && READ_ONCE(cc->order) &&
 	    before(t->order + CUT_LEAD_NS, READ_ONCE(cc->order)) && may_cut(cc, now)) {
 		count()->preempts++;
 		WRITE_ONCE(cc->given, 1);

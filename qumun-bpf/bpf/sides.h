@@ -13,8 +13,15 @@
 #define QUMUN_SIDES_H
 #include "custody.h"
 
-/* Virtual time of the first task of a queue, and whether it is reclaim's. False when it is empty. */
-static __always_inline bool head_of(u64 dsq, u64 *vtime, bool *reclaim)
+/* The first task of a queue. */
+struct head {
+	u64 vtime;
+	u64 since; /* when it came into the queue */
+	bool reclaim;
+};
+
+/* False when the queue is empty. */
+static __always_inline bool head_of(u64 dsq, struct head *head)
 {
 	struct bpf_iter_scx_dsq it;
 	bool found = false;
@@ -25,8 +32,9 @@ static __always_inline bool head_of(u64 dsq, u64 *vtime, bool *reclaim)
 		if (p) {
 			struct task_ctx *t = task_ctx(p);
 
-			*vtime = p->scx.dsq_vtime;
-			*reclaim = t && t->reclaim;
+			head->vtime = p->scx.dsq_vtime;
+			head->since = t ? t->placed_at : 0;
+			head->reclaim = t && t->reclaim;
 			found = true;
 		}
 	}
@@ -55,10 +63,10 @@ static __always_inline bool take_shared(u64 now)
 		return false;
 	if (dsq_to_local(DSQ_SHARED))
 		return true;
-	if (now - READ_ONCE(core.shared_at) <= HINT_NS)
+	if (!is_stale(READ_ONCE(core.shared_at), now))
 		return false;
 	__sync_lock_test_and_set(&core.shared, 0);
-	if (now - READ_ONCE(core.shared_at) <= HINT_NS || scx_bpf_dsq_nr_queued(DSQ_SHARED) > 0)
+	if (!is_stale(READ_ONCE(core.shared_at), now) || scx_bpf_dsq_nr_queued(DSQ_SHARED) > 0)
 		WRITE_ONCE(core.shared, 1);
 	return false;
 }
@@ -67,13 +75,11 @@ static __always_inline bool take_shared(u64 now)
 __noinline int take_core(s32 cpu, u64 now)
 {
 	struct cpu_ctx *cc = cpu_ctx(cpu);
-	u64 pinned, shared;
-	bool reclaim;
+	struct head pinned, shared;
 
 	cc->served_at[SIDE_CORE] = now;
 	if (READ_ONCE(cc->pinned) && core_waits(now) &&
-	    head_of(DSQ_PINNED(cpu), &pinned, &reclaim) && head_of(DSQ_CORE, &shared, &reclaim) &&
-	    before(shared, pinned) && dsq_to_local(DSQ_CORE))
+	    head_of(DSQ_PINNED(cpu), &pinned) && head_of(DSQ_CORE, &shared) && before(shared.vtime, pinned.vtime) && dsq_to_local(DSQ_CORE))
 		return 1;
 	if (take_hinted(DSQ_PINNED(cpu), &cc->pinned))
 		return 1;
@@ -132,8 +138,8 @@ __noinline int first_side(s32 cpu, u64 now)
 {
 	struct cpu_ctx *cc = cpu_ctx(cpu);
 	u64 core_waits = now - cc->served_at[SIDE_CORE], agents_wait = now - cc->served_at[SIDE_AGENT];
-	u64 *mine = &cc->clock[SIDE_CORE], *theirs = &cc->clock[SIDE_AGENT], vtime;
-	bool reclaim = false;
+	u64 *mine = &cc->clock[SIDE_CORE], *theirs = &cc->clock[SIDE_AGENT];
+	struct head head;
 
 	charge_side(cc, now);
 	if (before(*mine, *theirs - SIDE_LAG_NS))
@@ -142,7 +148,7 @@ __noinline int first_side(s32 cpu, u64 now)
 		*theirs = *mine - SIDE_LAG_NS;
 	if (core_waits > SHARE_NS || agents_wait > SHARE_NS)
 		return core_waits >= agents_wait ? SIDE_CORE : SIDE_AGENT;
-	if (head_of(DSQ_CORE, &vtime, &reclaim) && reclaim)
+	if (head_of(DSQ_CORE, &head) && head.reclaim)
 		return SIDE_CORE;
 	return before(*theirs, *mine) ? SIDE_AGENT : SIDE_CORE;
 }
@@ -171,7 +177,7 @@ static __always_inline bool take_work(s32 cpu, u64 now, bool degraded, bool agai
 	cc->next_n = 0;
 	cc->next_side = SIDE_AGENT;
 	/* Parked tasks are a finite lot while degraded, and have waited longest: strictly first. */
-	if (degraded && dsq_to_local(DSQ_PARK))
+	if (degraded && park_waits(now) && dsq_to_local(DSQ_PARK))
 		return true;
 	/* Mostly only one side has something, and then there is nothing to share. */
 	if (!READ_ONCE(cc->pinned) && !core_waits(now))

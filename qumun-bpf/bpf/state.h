@@ -32,10 +32,13 @@
 #define HINT_NS (10 * MS)
 /* A task that a permit lets in cuts the slice of one that is so far behind it in the policy's order. */
 #define CUT_LEAD_NS MS
+/* Less of a slice is not worth a turn: then it is over. */
+#define REST_NS (500 * MS / 1000)
 #define DWELL_MIN_NS (100 * MS)
 #define DWELL_MAX_NS (2000 * MS)
 #define RELAPSE_NS (1000 * MS)
 /* Bounded waits that no policy can break. */
+#define GO_ON_NS (100 * MS) /* a task that is first in the order goes on, unless another one waits for longer */
 #define SHARE_NS (40 * MS)	   /* both sides' queues are looked at this often on each CPU */
 #define SHARER 16 /* a task, as sides count them */
 #define SIDE_LAG_NS (20 * MS)	   /* what a side may be owed that had nothing to run for a while */
@@ -43,6 +46,11 @@
 #define RESCUE_EVERY_NS (50 * MS)
 #define RESCUE_SCAN 64
 #define RESCUE_CPUS 32 /* queues of CPUs searched at a time */
+/* Rules, and bounds of what they say. */
+#define RULE_STEP_NS MS	   /* from one rank to the next, in virtual time */
+#define RULE_RUN_NS (1ULL << 30)  /* no run counts for more */
+#define RULE_WINDOW_NS (1ULL << 34)
+#define RULE_DEBT_NS (100 * MS)
 /* Limits of cgroups. */
 #define LIMIT_WAIT_NS (2000 * MS) /* whoever waits for longer is let out: the kernel's watchdog allows 5 s */
 #define LIMIT_CARRY_NS (20 * MS)  /* what comes in this time and is not used is not lost: our clocks are coarse */
@@ -71,6 +79,7 @@ const volatile struct qm_config config SEC(".rodata.qm_config") = {
 #define OPTION(o) (config.options & QM_OPT_##o)
 #define SUBSCRIBED(kind) (config.events & 1U << (kind))
 
+struct qm_rules rules SEC(".bss.qm_rules");
 struct qm_places places SEC(".bss.qm_places");
 struct qm_view view SEC(".bss.qm_view");
 struct qm_agent agent SEC(".bss.qm_agent");
@@ -115,6 +124,7 @@ struct task_ctx {
 	u64 permit_until;
 	u64 permit_vtime; /* its place when the permit was given */
 	u64 permit_slice;
+	u64 left; /* of the slice of its decision */
 	u32 permit; /* wakeups for which it still holds */
 	u32 permitted; /* wakeups since its last event */
 	u32 permit_rate;
@@ -122,6 +132,12 @@ struct task_ctx {
 	u32 permit_mark;
 	u32 permit_epoch;
 	u32 permit_weight;
+	u32 rule_table; /* the generation of rules by which the next was found; 0: by none */
+	u64 rule_comm; /* and the name, hashed */
+	u64 rule_paid; /* when all that it took ahead of others is paid for, if it pays for itself */
+	u32 rule; /* number + 1 of the rule for it; 0: there is none */
+	u32 rank; /* it is ahead of others this time; 0: it is not */
+	u32 favour; /* it would be, had it tokens */
 	u32 pad_;
 	u32 bucket; /* which of core.undecided[] counts the open event */
 	u32 group; /* slot of its cgroup */
@@ -200,6 +216,8 @@ struct cpu_ctx {
 	u64 overran_at; /* when a run was last cut short for its length */
 	u64 busy_since; /* when it was idle last */
 	u64 order; /* the place in the policy's order of the task that runs here; 0: it has none */
+	u32 rank;  /* of the task that runs here, see rules.h */
+	u32 favour;
 	u64 stamp; /* when dispatch chose the task that comes next here; 0: it chose none, or the task runs */
 	u32 awaited; /* a task was sent here since, to wait for the CPU */
 };
@@ -227,10 +245,17 @@ struct core_state {
 	u32 filled;	  /* DSQ_CORE may hold a task; see core_waits */
 	u32 crowd;	  /* DSQ_AGENT may hold an earlier agent beside this one */
 	u64 filled_at;
+	u32 parked;    /* DSQ_PARK may hold a task that nobody will decide on: see park_waits */
+	u32 pad;
+	u64 parked_at;
 	u64 shared_at; /* when a permit let a task into DSQ_SHARED last */
 	u32 leaving;	  /* 1 + the CPU that is on its way offline; see let_go */
 	u32 rescue_cpu;	  /* whose queue is searched for long waiters next */
 	u64 preempt_at;	  /* when all slices that were cut for the agent are paid for */
+	u64 called_at;	  /* when the agent was first called in vain since its last turn; 0: it was not. See activation.h */
+	u32 alarm;	  /* the timer is on that ends that wait */
+	u32 pad2;
+	u64 ahead_paid;	  /* when all that tasks took ahead of others is paid for, see rules.h */
 	u64 released_at;  /* when tasks were looked for that limits hold back */
 	u32 held;	  /* there may be some */
 	u32 release_word; /* of held[], where that goes on */
@@ -282,6 +307,15 @@ static __always_inline bool before(u64 a, u64 b)
 }
 
 /*
+ * Is a word about a queue of no worth any more, that was set at @since? On a machine of one CPU an insert is over before anything
+ * else is asked there.
+ */
+static __always_inline bool is_stale(u64 since, u64 now)
+{
+	return config.nr_cpu_ids == 1 || now - since > HINT_NS;
+}
+
+/*
  * May DSQ_CORE hold a task? Every dispatch asks, and the queue is mostly empty: a look at one word instead of a search for
  * the queue. A task is inserted a little after enqueue has said so here, which is why the word is believed for HINT_NS; the
  * timer corrects it where even that was too short.
@@ -292,10 +326,10 @@ static __always_inline bool core_waits(u64 now)
 		return false;
 	if (scx_bpf_dsq_nr_queued(DSQ_CORE) > 0)
 		return true;
-	if (now - READ_ONCE(core.filled_at) > HINT_NS) {
+	if (is_stale(READ_ONCE(core.filled_at), now)) {
 		__sync_lock_test_and_set(&core.filled, 0);
 		/* One that came meanwhile has set the time before the word. */
-		if (now - READ_ONCE(core.filled_at) <= HINT_NS)
+		if (!is_stale(READ_ONCE(core.filled_at), now))
 			WRITE_ONCE(core.filled, 1);
 	}
 	return false;
@@ -308,7 +342,32 @@ static __always_inline void core_filled(u64 now)
 		__sync_lock_test_and_set(&core.filled, 1);
 }
 
-/* The same for DSQ_SHARED, where a permit inserts. */
+/* The same for DSQ_PARK, while the core decides. */
+static __always_inline bool park_waits(u64 now)
+{
+	if (!READ_ONCE(core.parked))
+		return false;
+	if (scx_bpf_dsq_nr_queued(DSQ_PARK) > 0)
+		return true;
+	if (is_stale(READ_ONCE(core.parked_at), now))
+		WRITE_ONCE(core.parked, 0);
+	return false;
+}
+
+static __always_inline void park_left(u64 now)
+{
+	WRITE_ONCE(core.parked_at, now);
+	WRITE_ONCE(core.parked, 1);
+}
+
+/* The same for DSQ_SHARED, where a permit inserts. Only looks; for who takes from it see take_shared. */
+static __always_inline bool shared_waits(u64 now)
+{
+	if (!READ_ONCE(core.shared))
+		return false;
+	return !is_stale(READ_ONCE(core.shared_at), now) || scx_bpf_dsq_nr_queued(DSQ_SHARED) > 0;
+}
+
 static __always_inline void shared_filled(u64 now)
 {
 	WRITE_ONCE(core.shared_at, now);

@@ -60,7 +60,7 @@ struct qm_event {
 	u32 flags;
 	u32 kind;
 	u32 cgroup_weight; /* cpu.weight of its cgroup, if the policy subscribed to it; else 100 */
-	u32 permitted; /* wakeups since its last event that a permit let in */
+	u32 permitted; /* times since its last event that a permit let it in: it woke up, or its slice was cut short */
 	u32 reserved;
 	char comm[16];
 };
@@ -134,6 +134,12 @@ struct qm_select {
 	u32 answered; /* out: how many got an idle CPU */
 };
 
+/* Argument of qumun_mode. */
+struct qm_mode {
+	u32 kernel; /* in: whether the core decides alone */
+	u32 was;    /* out: whether it did before */
+};
+
 /* Argument of qumun_preempt. */
 struct qm_preempt {
 	s32 cpu;
@@ -163,13 +169,15 @@ struct qm_request {
 #define QM_DEGRADED 0 /* the core schedules by itself; every scheduler starts here */
 #define QM_NORMAL 1   /* the agent decides */
 #define QM_FALLING 2  /* on the way from one to the other, for a few instructions: as degraded */
+#define QM_KERNEL 3   /* the core decides because it was told to: nobody asks the agent */
 
 /* qm_view.reason: why the last degraded period began. */
 #define QM_REASON_START 0
 #define QM_REASON_LATE 1  /* the oldest undecided event was older than the limit */
 #define QM_REASON_EXIT 2  /* the agent's thread ended */
 #define QM_REASON_HELLO 3 /* a new agent introduced itself */
-#define QM_REASONS 4
+#define QM_REASON_MODE 4 /* back from kernel mode, until the agent has caught up */
+#define QM_REASONS 5
 
 /*
  * What the core shows. User space maps it read-only; the core trusts it because nobody else
@@ -179,7 +187,7 @@ struct qm_view {
 	u64 idle[QM_IDLE_WORDS]; /* one bit a CPU: idle now */
 	u64 mode;
 	u64 epoch;
-	u64 degraded_since; /* 0 while normal */
+	u64 degraded_since; /* since when the core decides, in kernel mode, too; 0 while normal */
 	u64 dwell_ns;	    /* the next return to normal is not before this long */
 	u64 agent_runs;	    /* how often the agent was put on a CPU */
 	u64 exited;	    /* 1 after the scheduler was removed */
@@ -216,6 +224,58 @@ struct qm_cgroup {
 	u64 burst_us;
 	u32 weight; /* 1..10000 */
 	u32 above;  /* the slot of the parent */
+};
+
+/*
+ * Rules: what user space wants for tasks where the core decides: in kernel mode, while it has taken over, for tasks that
+ * may use one CPU only. User space writes them, so the core bounds each number. There are two tables, of which the one
+ * that the lowest bit of the generation names is in force; the other is filled, and then the generation goes on by one. So
+ * a table is changed as a whole.
+ */
+#define QM_RULES 1024
+#define QM_TARGETS 8192 /* places; half of them may be taken */
+#define QM_PROBES 32	/* a target is found in this many places from where its hash says, or not at all */
+
+/* qm_target.kind, in the order in which they are looked for */
+#define QM_TARGET_LABEL 1   /* a: qm_task.label */
+#define QM_TARGET_TASK 2    /* a: the kernel's own number of the task */
+#define QM_TARGET_THREAD 3  /* a: pid, b: its start in ticks of 10 ms since boot */
+#define QM_TARGET_PROCESS 4 /* the same of its first thread */
+#define QM_TARGET_CGROUP 5  /* a: id of the cgroup v2 directory that it is in */
+#define QM_TARGET_COMM 6    /* a, b: its name */
+#define QM_TARGET_KINDS 7
+struct qm_target {
+	u64 a;
+	u64 b;
+	u32 kind;
+	u32 rule; /* its number + 1; 0: nothing is here */
+};
+
+struct qm_rule {
+	u64 key;       /* whose tokens: they stay from one table to the next while the key is the same */
+	u64 until_ns;  /* from then on it is none */
+	u64 slice_ns;  /* 0: as without it */
+	u64 window_ns; /* tokens: for how much time the burst would last, if it were all that comes */
+	u32 price;     /* and what each ns of run takes of that, in parts of 1024 */
+	u32 weight;    /* at most; 0: no bound */
+	u32 saves;     /* of what a run is charged this part of 1024 is paid by tokens */
+	u32 rank;      /* ahead of all others with a smaller one while there are tokens, up to QM_RANKS; 0: in its turn */
+	u32 flags;     /* QM_RULE_* */
+	u32 reserved;
+};
+#define QM_RULE_EACH 1 /* each task has tokens of its own */
+#define QM_RANKS 11
+
+struct qm_rule_table {
+	u64 floor_window_ns; /* the tokens that all who are ahead of others share, as in qm_rule */
+	u32 floor_price;
+	u32 flags; /* one bit for each kind of target that is in it */
+	struct qm_target targets[QM_TARGETS];
+	struct qm_rule rules[QM_RULES];
+};
+struct qm_rules {
+	u64 generation; /* 0: there never were any */
+	struct qm_rule_table tables[2];
 };
 
 /* What the agent shows. User space writes it, so the core believes nothing in it but `ack`. */
@@ -282,6 +342,9 @@ struct qm_counters {
 	u64 throttled_ns;  /* for how long, those that were let out again */
 	u64 limit_overruns; /* those that were let out although the limit was used up, because they waited for too long */
 	u64 permitted;	   /* wakeups that a permit let in: decided earlier, not one by one */
+	u64 kernel_mode;   /* enqueues in kernel mode */
+	u64 resumed;	   /* tasks whose slice was cut short and that a permit let go on with the rest of it */
+	u64 ahead;	   /* times the core put a task ahead of others because a rule says so */
 };
 
 /* Legs of a sampled wakeup: enqueued, seen, decided, inserted, running; the last is the whole. */
@@ -314,6 +377,7 @@ struct qm_config {
 	u64 max_run_ns;	  /* no run is longer than this while others wait; 0: no limit but the slice */
 	u64 heartbeat_ns; /* the agent gets a turn this often even if nothing happens, or the kernel's watchdog
 			     would take it for a stalled task */
+	u64 preempt_after_ns; /* a slice is cut for the agent when an event has waited for this long; 0: as the above says */
 	u32 nr_cpu_ids;
 	u32 debug;
 	u32 options; /* QM_OPT_* */
@@ -347,19 +411,25 @@ QM_SAME(__builtin_offsetof(struct qm_decision_array, slots) == 128);
 QM_SAME(sizeof(struct qm_hello) == 8);
 QM_SAME(sizeof(struct qm_select) == 8);
 QM_SAME(sizeof(struct qm_preempt) == 8);
+QM_SAME(sizeof(struct qm_mode) == 8);
 QM_SAME(sizeof(struct qm_request) == 8);
-QM_SAME(sizeof(struct qm_view) == 312 + 8 * QM_IDLE_WORDS);
-QM_SAME(__builtin_offsetof(struct qm_view, online) == 288);
+QM_SAME(sizeof(struct qm_view) == 320 + 8 * QM_IDLE_WORDS);
+QM_SAME(__builtin_offsetof(struct qm_view, online) == 296);
 QM_SAME(sizeof(struct qm_task) == 56);
 QM_SAME(__builtin_offsetof(struct qm_view, mode) == 128);
 QM_SAME(__builtin_offsetof(struct qm_view, agent_pid) == 192);
-QM_SAME(__builtin_offsetof(struct qm_view, left) == 232);
+QM_SAME(__builtin_offsetof(struct qm_view, left) == 240);
 QM_SAME(sizeof(struct qm_agent) == 112 + 8 * (QM_REVOKE_WORDS + QM_SELECT_MAX));
-QM_SAME(sizeof(struct qm_counters) == 34 * 8);
+QM_SAME(sizeof(struct qm_counters) == 37 * 8);
 QM_SAME(sizeof(struct qm_legs) == QM_LEGS * QM_LEG_BUCKETS * 8);
 QM_SAME(__builtin_offsetof(struct qm_exit, reason) == 16);
 QM_SAME(__builtin_offsetof(struct qm_exit, dump) == 1168);
-QM_SAME(sizeof(struct qm_config) == 72);
+QM_SAME(sizeof(struct qm_config) == 80);
+QM_SAME(sizeof(struct qm_target) == 24);
+QM_SAME(sizeof(struct qm_rule) == 56);
+QM_SAME(__builtin_offsetof(struct qm_rule_table, targets) == 16);
+QM_SAME(sizeof(struct qm_rule_table) == 16 + 24 * QM_TARGETS + 56 * QM_RULES);
+QM_SAME(sizeof(struct qm_rules) == 8 + 2 * sizeof(struct qm_rule_table));
 QM_SAME(sizeof(struct qm_cgroup) == 56);
 QM_SAME(__builtin_offsetof(struct qm_cgroup, weight) == 48);
 #endif

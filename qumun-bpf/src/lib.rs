@@ -21,6 +21,7 @@
 //! * [`features`] (feature `loader`): which parts of sched_ext the kernel has, in words.
 //! * [`stats`]: counters summed over CPUs, the two ledgers, the legs of a wakeup.
 //! * [`loader`] (feature `loader`): load, attach, detach. It holds the link that keeps the scheduler.
+//! * [`rules`]: what the core does for some tasks where it decides by itself.
 //! * [`places`] (feature `loader`): which CPUs share a cache or a core, as the core is told.
 //! * [`recorder`] (feature `loader`): what tasks and CPUs do, under any scheduler.
 
@@ -46,6 +47,7 @@ pub mod protocol;
 #[cfg(feature = "loader")]
 pub mod recorder;
 pub mod ring;
+pub mod rules;
 pub mod stats;
 pub mod wire;
 

@@ -22,7 +22,7 @@ use crate::wire::{
     AgentPage, Config, Counters, EVENT_AFFINITY, EVENT_CGROUP, EVENT_CGROUPS, EVENT_WEIGHT, Exit, LEGS, Legs,
     OPT_NO_LIMITS, View,
 };
-use crate::{Error, ErrorKind, Result, features, wire};
+use crate::{Error, ErrorKind, Result, features, rules, wire};
 
 /// The compiled core.
 const OBJECT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/core.bpf.o"));
@@ -71,7 +71,11 @@ pub fn uses_operation(member: &str) -> bool {
 
 /// Sets and reads what is kept about a task.
 const TASK_PROGRAM: &str = "qumun_task";
+/// Lets the core decide alone, or asks the agent again.
+const MODE_PROGRAM: &str = "qumun_mode";
 const SWITCH_PROGRAM: &str = "qumun_switch";
+/// The map of rules.
+const RULES: &str = "qm_rules";
 /// The map of the table of cgroups.
 const TABLE: &str = "qm_table";
 /// The other program on a tracepoint, which every kernel needs.
@@ -104,6 +108,7 @@ struct Maps {
     exit: Shared<Exit>,
     counters: Mapping,
     legs: Mapping,
+    rules: Mutex<Shared<wire::Rules>>,
 }
 
 /// Loads the core after asking the machine whether it can.
@@ -387,6 +392,7 @@ impl Maps {
             exit: Shared::new(fd("qm_exit")?.as_fd(), false, "the exit record")?,
             counters: area("qm_count", size_of::<Counters>(), "the counters")?,
             legs: area("qm_legs", size_of::<Legs>(), "the legs")?,
+            rules: Mutex::new(Shared::new(fd(RULES)?.as_fd(), true, "the rules")?),
         })
     }
 
@@ -483,6 +489,30 @@ impl Loaded {
         agent::run(program.as_fd(), &mut task, TASK_PROGRAM)
             .map_err(|e| Error::new(ErrorKind::Invalid, format!("task {}", task.pid)).because(e))?;
         Ok(task)
+    }
+
+    /// Lets the core decide alone, without asking the agent, or asks it again; nothing is detached for it. Returns whether it
+    /// did before.
+    ///
+    /// # Errors
+    /// When the program cannot be run.
+    pub fn set_kernel_mode(&self, on: bool) -> Result<bool> {
+        let program = self.object.progs().find(|p| p.name() == MODE_PROGRAM);
+        let program = program.ok_or_else(|| incomplete(MODE_PROGRAM))?;
+        let mut mode = wire::Mode { kernel: on.into(), was: 0 };
+        agent::run(program.as_fd(), &mut mode, MODE_PROGRAM)?;
+        Ok(mode.was != 0)
+    }
+
+    /// Makes these the rules by which the core treats tasks where it decides by itself, all at once. Returns how many tables
+    /// there were so far. On an error nothing has changed.
+    ///
+    /// # Errors
+    /// When there are too many.
+    pub fn set_rules(&self, content: &rules::Content) -> Result<u64> {
+        let shared = self.maps.rules.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        // SAFETY: mapped for writing for as long as `shared` lives; whoever else writes holds the lock.
+        unsafe { rules::publish(shared.ptr(), content) }
     }
 
     /// The statistics, by name.

@@ -72,6 +72,7 @@ impl Default for Options {
                 preempt_ns: 1_000_000,
                 max_run_ns: 500_000_000,
                 heartbeat_ns: 500_000_000,
+                preempt_after_ns: 0,
                 nr_cpu_ids: 0,
                 debug: 0,
                 options: 0,

@@ -21,21 +21,23 @@ pub fn sum(per_cpu: &[Counters]) -> Counters {
         add!(total, each; ev_sent ev_dispatched ev_bounced ev_cancelled ev_dead ev_taken_over dec_drained
             dec_applied dec_bounced dec_stale dec_refused ring_errors congested kernel_direct core_enqueued
             exit_dropped kicks preempts activations runs kept retried reenqueued idle_bypass overruns
-            notes_sent notes_dropped inherited running throttled throttled_ns limit_overruns permitted);
+            notes_sent notes_dropped inherited running throttled throttled_ns limit_overruns permitted kernel_mode
+            resumed ahead);
         total.max_parked_ns = total.max_parked_ns.max(each.max_parked_ns);
     }
     total
 }
 
 /// Name and value of each counter, in the order of the wire.
-pub fn named(c: &Counters) -> [(&'static str, u64); 34] {
+pub fn named(c: &Counters) -> [(&'static str, u64); 37] {
     macro_rules! list {
         ($($field:ident)*) => { [ $( (stringify!($field), c.$field) ),* ] };
     }
     list!(ev_sent ev_dispatched ev_bounced ev_cancelled ev_dead ev_taken_over dec_drained dec_applied
         dec_bounced dec_stale dec_refused ring_errors congested kernel_direct core_enqueued exit_dropped
         kicks preempts activations runs kept retried reenqueued max_parked_ns idle_bypass overruns
-        notes_sent notes_dropped inherited running throttled throttled_ns limit_overruns permitted)
+        notes_sent notes_dropped inherited running throttled throttled_ns limit_overruns permitted kernel_mode
+        resumed ahead)
 }
 
 /// What is counted, under the names that users of the Go original know (its BSS variables), with what was

@@ -56,8 +56,10 @@ pub const EVENT_KTHREAD: u32 = 4;
 pub const DEGRADED: u64 = 0;
 /// [`View::mode`]: the agent decides.
 pub const NORMAL: u64 = 1;
+/// [`View::mode`]: the core decides because it was told to.
+pub const KERNEL: u64 = 3;
 /// Names of the reasons in [`View::reason`] and [`View::entered`].
-pub const REASONS: [&str; 4] = ["start", "late", "agent exit", "new agent"];
+pub const REASONS: [&str; 5] = ["start", "late", "agent exit", "new agent", "kernel mode"];
 /// Names of the legs in [`Legs::hist`].
 pub const LEG_NAMES: [&str; LEGS] =
     ["enqueued-seen", "seen-decided", "decided-inserted", "inserted-running", "enqueued-running"];
@@ -245,6 +247,16 @@ pub struct Task {
     pub tid: u64,
     /// Out: the core's own virtual time.
     pub vtime: u64,
+}
+
+/// Argument of `qumun_mode`.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Mode {
+    /// Whether the core decides alone.
+    pub kernel: u32,
+    /// Whether it did before.
+    pub was: u32,
 }
 
 /// Argument of `qumun_preempt`.
@@ -454,6 +466,89 @@ pub struct Counters {
     pub limit_overruns: u64,
     /// Wakeups that a permit let in: decided earlier, not one by one.
     pub permitted: u64,
+    /// Enqueues in kernel mode.
+    pub kernel_mode: u64,
+    /// Tasks whose slice was cut short and that a permit let go on with the rest of it.
+    pub resumed: u64,
+    /// Times the core put a task ahead of others because a rule says so.
+    pub ahead: u64,
+}
+
+/// Rules in a table.
+pub const RULES: usize = 1024;
+/// Places for their targets; half of them may be taken.
+pub const TARGETS: usize = 8192;
+/// A target is found in so many places from where its hash says.
+pub const PROBES: usize = 32;
+/// [`Rule::flags`]: each task has tokens of its own.
+pub const RULE_EACH: u32 = 1;
+/// The highest [`Rule::rank`].
+pub const RANKS: u32 = 11;
+
+/// Whom a rule is for.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Target {
+    /// A number that names it, by its kind.
+    pub a: u64,
+    /// The rest of the name.
+    pub b: u64,
+    /// 1 a label, 2 a task's number, 3 a thread, 4 a process, 5 a cgroup, 6 a name.
+    pub kind: u32,
+    /// The number of the rule + 1; 0: nothing is here.
+    pub rule: u32,
+}
+
+/// What the core does for some tasks where it decides by itself. See `bpf/rules.h`.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Rule {
+    /// Whose tokens: they stay from one table to the next while this is the same.
+    pub key: u64,
+    /// From then on it is none.
+    pub until_ns: u64,
+    /// The slice; 0: as without it.
+    pub slice_ns: u64,
+    /// Tokens: for how much time the burst would last, if it were all that comes.
+    pub window_ns: u64,
+    /// And what each nanosecond of run takes of that, in parts of 1024.
+    pub price: u32,
+    /// The weight at most; 0: no bound.
+    pub weight: u32,
+    /// Of what a run is charged this part of 1024 is paid by tokens.
+    pub saves: u32,
+    /// Ahead of all others with a smaller one while there are tokens; 0: in its turn.
+    pub rank: u32,
+    /// [`RULE_EACH`].
+    pub flags: u32,
+    /// Zero.
+    pub reserved: u32,
+}
+
+/// One of the two tables.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub struct RuleTable {
+    /// The tokens that all who are ahead of others share.
+    pub floor_window_ns: u64,
+    /// And what each nanosecond of run takes of them.
+    pub floor_price: u32,
+    /// One bit for each kind of target that is in it.
+    pub flags: u32,
+    /// Whom rules are for, by hash.
+    pub targets: [Target; TARGETS],
+    /// The rules.
+    pub rules: [Rule; RULES],
+}
+
+/// Both tables, and which is in force.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub struct Rules {
+    /// Its lowest bit names the table; 0: there never were any.
+    pub generation: u64,
+    /// The tables.
+    pub tables: [RuleTable; 2],
 }
 
 /// One CPU's histograms of the legs of sampled wakeups.
@@ -501,6 +596,9 @@ pub struct Config {
     /// The agent gets a turn this often also when nothing happens; else the kernel's watchdog would take it
     /// for a stalled task.
     pub heartbeat_ns: u64,
+    /// With all CPUs busy, a slice is cut for the agent when an event has waited for this long; 0: only as
+    /// `preempt_ns` says, or at the next clock interrupt.
+    pub preempt_after_ns: u64,
     /// CPU numbers are below this.
     pub nr_cpu_ids: u32,
     /// Lines into `trace_pipe`, at most 20 a second.
@@ -532,19 +630,25 @@ const _: () = {
     assert!(size_of::<Hello>() == 8);
     assert!(size_of::<Select>() == 8);
     assert!(size_of::<Preempt>() == 8);
+    assert!(size_of::<Mode>() == 8);
     assert!(size_of::<Request>() == 8);
-    assert!(size_of::<View>() == 312 + MAX_CPUS / 8);
-    assert!(offset_of!(View, online) == 288);
+    assert!(size_of::<Target>() == 24);
+    assert!(size_of::<Rule>() == 56);
+    assert!(offset_of!(RuleTable, targets) == 16);
+    assert!(size_of::<RuleTable>() == 16 + 24 * TARGETS + 56 * RULES);
+    assert!(size_of::<Rules>() == 8 + 2 * size_of::<RuleTable>());
+    assert!(size_of::<View>() == 320 + MAX_CPUS / 8);
+    assert!(offset_of!(View, online) == 296);
     assert!(size_of::<Task>() == 56);
     assert!(offset_of!(View, mode) == 128);
     assert!(offset_of!(View, agent_pid) == 192);
-    assert!(offset_of!(View, left) == 232);
+    assert!(offset_of!(View, left) == 240);
     assert!(size_of::<AgentPage>() == 112 + 8 * (REVOKE_WORDS + SELECT_MAX));
-    assert!(size_of::<Counters>() == 34 * 8);
+    assert!(size_of::<Counters>() == 37 * 8);
     assert!(size_of::<Legs>() == LEGS * LEG_BUCKETS * 8);
     assert!(offset_of!(Exit, reason) == 16);
     assert!(offset_of!(Exit, dump) == 1168);
-    assert!(size_of::<Config>() == 72);
+    assert!(size_of::<Config>() == 80);
     assert!(size_of::<Cgroup>() == 56);
     assert!(offset_of!(Cgroup, weight) == 48);
 };

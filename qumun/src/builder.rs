@@ -47,6 +47,7 @@ pub(crate) struct CoreOptions {
     pub(crate) stall_timeout: Nanos,
     pub(crate) late_after: Nanos,
     pub(crate) heartbeat: Nanos,
+    pub(crate) preempt_after: Nanos,
     pub(crate) dump_len: u32,
     pub(crate) custom_btf: Option<PathBuf>,
 }
@@ -64,6 +65,7 @@ impl Default for CoreOptions {
             stall_timeout: Nanos::from_millis(5_000),
             late_after: Nanos::from_millis(30),
             heartbeat: Nanos::from_millis(500),
+            preempt_after: Nanos::ZERO,
             dump_len: 0,
             custom_btf: None,
         }
@@ -224,6 +226,14 @@ impl Builder {
     /// most half of the stall timeout.
     pub fn heartbeat(mut self, time: Nanos) -> Self {
         self.core.heartbeat = time;
+        self
+    }
+
+    /// With all CPUs busy, a running slice is cut for the agent when an event has waited for this long. Zero, and that is
+    /// so unless told: only once in a millisecond and a few times in a row, and else the agent waits for the next clock
+    /// interrupt (4 ms at 250 Hz). Less than 10 us counts as that: each time is a timer's interrupt and two switches.
+    pub fn preempt_after(mut self, time: Nanos) -> Self {
+        self.core.preempt_after = if time == Nanos::ZERO { time } else { time.max(Nanos::from_micros(10)) };
         self
     }
 

@@ -49,6 +49,7 @@ impl Told {
     }
 
     /// Has the policy asked for cgroups?
+    #[cfg(feature = "kernel")]
     #[inline]
     pub(crate) fn listens(&self) -> bool {
         !self.rows.is_empty()

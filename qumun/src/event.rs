@@ -198,7 +198,7 @@ pub struct Queued {
     pub ran: Nanos,
     /// Time asleep since then.
     pub slept: Nanos,
-    /// Wakeups since then that a [`Permit`](crate::Permit) let in.
+    /// How often since then a [`Permit`](crate::Permit) let it in: it woke up, or its slice was cut short.
     pub permitted: u32,
     /// The core's own virtual time of the task: nanoseconds, weight applied.
     pub vtime: u64,

@@ -10,6 +10,7 @@
 //! keeps [`Running`] in a process of its own and lets a child connect: when the child dies, the core
 //! goes on by itself, and the next child takes over without a new load.
 
+use std::sync::Mutex;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -25,10 +26,11 @@ use qumun_bpf::places::Places;
 
 use crate::alloc::FaultGuard;
 use crate::cgroups::{Row, Table, Told};
+use crate::rules::{Numbers, RawRule};
 use crate::{
     Affinity, Ask, Backend, Builder, Cpu, CpuSet, Decision, Epoch, Error, ErrorKind, Event, Events, Exit,
-    ExitInfo, ExitKind, Full, Generation, IdleView, Level, Nanos, Note, Pid, Queued, Result, Scheduler,
-    Stats, TaskId, Topology, Transport, alloc,
+    ExitInfo, ExitKind, Full, Generation, IdleView, Level, Nanos, Note, Pid, Queued, Result, Rules,
+    Scheduler, Stats, TaskId, Topology, Transport, Whom, alloc,
 };
 
 /// The core, loaded into the kernel and not yet scheduling.
@@ -43,6 +45,7 @@ pub struct Loaded {
 pub struct Running {
     inner: loader::Attached,
     builder: Builder,
+    numbers: Mutex<Numbers>,
 }
 
 impl Builder {
@@ -73,6 +76,7 @@ impl Builder {
             Transport::Shared => qumun_bpf::ring::Transport::Shared,
         };
         options.config.heartbeat_ns = self.core.heartbeat.as_u64();
+        options.config.preempt_after_ns = self.core.preempt_after.as_u64();
         options.config.max_run_ns = self.core.max_run.as_u64();
         self.discover();
         options.places = self.topology.as_ref().map(places);
@@ -132,7 +136,7 @@ impl Loaded {
     /// # Errors
     /// When the kernel refuses.
     pub fn attach(self) -> Result<Running> {
-        Ok(Running { inner: self.inner.attach()?, builder: self.builder })
+        Ok(Running { inner: self.inner.attach()?, builder: self.builder, numbers: Mutex::default() })
     }
 }
 
@@ -192,6 +196,57 @@ impl Running {
         };
         self.inner.task(task)?;
         Ok(())
+    }
+
+    /// Kernel mode: the core decides alone, by its own rule, with what was set for tasks ([`set_task`](Self::set_task)), and
+    /// the agent is not asked. Off, the agent has it again as soon as it has caught up. Nothing is detached for it. Returns
+    /// whether it was on.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn set_kernel_mode(&self, on: bool) -> Result<bool> {
+        Ok(self.inner.set_kernel_mode(on)?)
+    }
+
+    /// Makes these the rules by which the core treats tasks where it decides by itself: all at once, and nothing is detached
+    /// for it. Returns how many tables there were so far.
+    ///
+    /// # Errors
+    /// When they are wrong ([`Rules::check`]) or too many; then nothing has changed.
+    pub fn set_rules(&self, rules: &Rules) -> Result<u64> {
+        rules.check()?;
+        let mut numbers = self.numbers.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let raw = rules.raw(&mut numbers, self.inner.view().nr_cpu_ids as u32);
+        let of = |(&number, rule): (&u32, &RawRule)| {
+            let RawRule { key, until, slice, window, price, weight, saves, rank, each } = *rule;
+            let (until_ns, slice_ns, window_ns, flags) = (until, slice, window, u32::from(each));
+            let reserved = 0;
+            (
+                number,
+                wire::Rule {
+                    key,
+                    until_ns,
+                    slice_ns,
+                    window_ns,
+                    price,
+                    weight,
+                    saves,
+                    rank,
+                    flags,
+                    reserved,
+                },
+            )
+        };
+        let target = |(whom, number): (&Whom, &u32)| {
+            let (kind, a, b) = whom.words();
+            wire::Target { a, b, kind, rule: number + 1 }
+        };
+        Ok(self.inner.set_rules(&qumun_bpf::rules::Content {
+            floor_window_ns: raw.floor_window,
+            floor_price: raw.floor_price,
+            rules: raw.rules.iter().map(of).collect(),
+            targets: raw.targets.iter().map(target).collect(),
+        })?)
     }
 
     /// The statistics, by name.

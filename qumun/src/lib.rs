@@ -96,6 +96,7 @@ pub mod kernel;
 mod permit;
 mod placement;
 pub mod pool;
+mod rules;
 mod scheduler;
 mod select;
 #[cfg(feature = "sim")]
@@ -118,6 +119,9 @@ pub use event::{Affinity, Event, Events, Note, Queued};
 pub use exit::{Exit, ExitInfo, ExitKind, StopHandle};
 pub use idle::{IdleView, MAX_CPUS};
 pub use permit::Permit;
+#[doc(hidden)] // for who writes rules into a core
+pub use rules::{Numbers, RawRule, RawRules};
+pub use rules::{Rule, Rules, Whom};
 pub use scheduler::{Context, Scheduler};
 pub use select::{Pick, PickKind, Reach, Request, Selector};
 pub use topology::cpuset::CpuSet;

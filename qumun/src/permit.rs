@@ -9,7 +9,7 @@ use crate::Pid;
 /// Allows the core to let a task in by itself when it wakes up next, as the decision says that carries this: so often,
 /// for so long, with the same slice, on an idle CPU near its last one or else in the queue that all CPUs share. The agent
 /// hears nothing of these wakeups until the next event ([`Queued::permitted`](crate::Queued::permitted)), and gets no turn
-/// for them. The end of a slice is always an event.
+/// for them. The end of a slice is always an event; one that was cut short has not ended, and the task goes on with the rest.
 ///
 /// A permit also ends whenever the core takes over, and at once when the policy
 /// [revokes](crate::Context::revoke) it.

@@ -1,8 +1,9 @@
 //! `lab compare`: our schedulers, the kernel's own and those of others, under the same loads in the same boots.
 //!
-//! Two boots, for what one of them can tell and the other cannot (docs/lab.md): one CPU whose clock counts
-//! instructions, for path lengths that repeat; and several CPUs in the host's time, for everything that has to do with
-//! working at the same time, in interleaved rounds and by medians. Figures, summary and a page are kept under
+//! Three boots, for what one of them can tell and the others cannot (docs/lab.md): one CPU whose clock counts
+//! instructions, for path lengths that repeat; two such CPUs, for how long who wakes up waits, without the host's noise;
+//! and several CPUs in the host's time, for everything that has to do with working at the same time, in interleaved rounds
+//! and by medians. Figures, summary and a page are kept under
 //! benches/runs/.
 
 mod page;
@@ -36,8 +37,16 @@ const TOOLS: Packages = &[
 const PROGRAMS: &[&str] = &["perf", "ping", "ip"];
 
 /// In this order; the table of the guest (xtask/guest/src/compare/schedulers.rs) knows how to start each.
-pub(crate) const SCHEDULERS: &[&str] =
-    &["EEVDF", "scx_bpfland", "scx_rustland", "simple-fifo", "gthulhu", "gthulhu permits", "core alone"];
+pub(crate) const SCHEDULERS: &[&str] = &[
+    "EEVDF",
+    "scx_bpfland",
+    "scx_rustland",
+    "simple-fifo",
+    "gthulhu",
+    "gthulhu permits",
+    "kernel mode",
+    "core alone",
+];
 
 /// One guest.
 #[derive(Debug)]
@@ -66,13 +75,31 @@ const BOOTS: &[Boot] = &[
         quick: &["pipe"],
     },
     Boot {
+        name: "wakes",
+        smp: "2",
+        icount: true,
+        warm_up: 20,
+        rounds: 5,
+        watched: 1,
+        loads: &["request", "periodic"],
+        quick: &["request"],
+    },
+    Boot {
         name: "parallel",
         smp: "2",
         icount: false,
         warm_up: 5,
         rounds: 10,
         watched: 2,
-        loads: &["hackbench-processes", "hackbench-threads", "request", "forks", "ping", "ping-process"],
+        loads: &[
+            "hackbench-processes",
+            "hackbench-threads",
+            "request",
+            "hogs",
+            "forks",
+            "ping",
+            "ping-process",
+        ],
         quick: &["hackbench-processes"],
     },
 ];
@@ -95,8 +122,8 @@ pub(crate) fn compare(args: &CompareArgs) -> Result<ExitCode> {
     let kernel = kernel::get(&cache, &args.kernel)?;
     let mut all = Record::default();
     let mut files: Vec<(PathBuf, Option<String>)> = Vec::new();
-    let mut schedulers: Vec<&str> = SCHEDULERS.to_vec();
-    for (peer, program) in peers::programs(&cache) {
+    let mut schedulers = schedulers(args)?;
+    for (peer, program) in peers::programs(&cache, &schedulers.clone()) {
         match program {
             Ok(program) => files.push((program, None)),
             Err(e) => {
@@ -209,6 +236,17 @@ struct Planned {
     /// Without the observer and with it.
     rounds: u32,
     watched: u32,
+}
+
+/// The first one always: against it the others are measured.
+fn schedulers(args: &CompareArgs) -> Result<Vec<&'static str>> {
+    if let Some(wrong) = args.scheduler.iter().find(|name| !SCHEDULERS.contains(&name.as_str())) {
+        return Err(error(format!("--scheduler {wrong}: there are {}", SCHEDULERS.join(", "))));
+    }
+    let is_wanted = |(n, name): &(usize, &&str)| {
+        *n == 0 || args.scheduler.is_empty() || args.scheduler.iter().any(|wanted| wanted == **name)
+    };
+    Ok(SCHEDULERS.iter().enumerate().filter(is_wanted).map(|(_, name)| *name).collect())
 }
 
 /// Boots, their loads and rounds.
@@ -334,7 +372,7 @@ fn waited_by_children() -> u64 {
 
 /// Whole runs are kept with the repository; parts of one are not.
 fn folder(args: &CompareArgs, kernel: &Kernel) -> Result<PathBuf> {
-    if args.quick || !args.only.is_empty() || args.rounds.is_some() {
+    if args.quick || !args.only.is_empty() || args.rounds.is_some() || !args.scheduler.is_empty() {
         return Ok(release_dir()?.with_file_name("compare"));
     }
     let date = capture(Command::new("date").arg("+%F"))?;
@@ -347,6 +385,7 @@ fn setup_text(args: &CompareArgs, plan: &[Planned], kernel: &Kernel, qemu: &str)
     let mut command = format!("cargo xtask lab compare --kernel {}", args.kernel);
     args.boot.iter().for_each(|boot| command.push_str(&format!(" --boot {boot}")));
     args.only.iter().for_each(|load| command.push_str(&format!(" --only {load}")));
+    args.scheduler.iter().for_each(|name| command.push_str(&format!(" --scheduler '{name}'")));
     if let Some(rounds) = args.rounds {
         command.push_str(&format!(" --rounds {rounds}"));
     }
@@ -407,6 +446,7 @@ mod tests {
             kernel: "7.3".into(),
             quick: false,
             only: Vec::new(),
+            scheduler: Vec::new(),
             rounds: None,
             boot: None,
             again: None,
@@ -423,13 +463,17 @@ mod tests {
         assert_eq!((one.len(), one[0].boot.name), (1, "path"));
         assert!(plan(&CompareArgs { boot: Some("x".into()), ..args() }).is_err());
         let one = plan(&CompareArgs { only: vec!["request".into()], rounds: Some(3), ..args() }).unwrap();
-        assert_eq!(order(&one), [("path", "request"), ("parallel", "request")]);
+        assert_eq!(order(&one), [("path", "request"), ("wakes", "request"), ("parallel", "request")]);
         assert!(one.iter().all(|p| p.rounds == 3));
         let quick = plan(&CompareArgs { quick: true, ..args() }).unwrap();
         assert!(quick.iter().all(|p| p.loads == p.boot.quick && p.rounds == 1));
         let wrong = plan(&CompareArgs { only: vec!["nothing".into()], ..args() }).unwrap_err();
         assert!(wrong.message.contains("hackbench-threads"), "{wrong}");
         assert!(plan(&CompareArgs { rounds: Some(0), ..args() }).is_err());
+        let some = CompareArgs { scheduler: vec!["kernel mode".into()], ..args() };
+        assert_eq!(schedulers(&some).unwrap(), ["EEVDF", "kernel mode"]);
+        let wrong = CompareArgs { scheduler: vec!["CFS".into()], ..args() };
+        assert!(schedulers(&wrong).unwrap_err().message.contains("scx_bpfland"));
     }
 
     #[test]

@@ -209,6 +209,9 @@ struct CompareArgs {
     /// Only this load, in each guest that has it; may be repeated
     #[arg(long, value_name = "LOAD")]
     only: Vec<String>,
+    /// Only this one, against EEVDF; may be repeated
+    #[arg(long, value_name = "NAME")]
+    scheduler: Vec<String>,
     /// Measurements of each load under each scheduler; else 5 where instructions count, and 10 pairs in time
     #[arg(long, value_name = "N")]
     rounds: Option<u32>,

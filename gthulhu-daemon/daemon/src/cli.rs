@@ -1,12 +1,15 @@
 //! The command line.
 
 use std::path::PathBuf;
-use std::time::Duration;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
+use crate::configure::{self, ConfigCommand, SourceArgs};
+use crate::control::{self, Decider};
+use crate::log;
 use crate::options::{CoreArgs, PolicyArgs};
 use crate::registry::Registry;
+use crate::settings::Settings;
 use crate::{Error, ExitCode, Result, agent, doctor, record, status, supervisor};
 
 /// The node daemon of Gthulhu: a Linux CPU scheduler whose policy runs in user space.
@@ -21,11 +24,22 @@ struct Cli {
 enum Command {
     /// Load the scheduler and run a policy until SIGINT or SIGTERM
     Run(Box<RunArgs>),
+    /// Explain, check or print the configuration
+    #[command(subcommand)]
+    Config(ConfigCommand),
     /// Show what the running scheduler does
     Status {
         /// One JSON object
         #[arg(long)]
         json: bool,
+        /// The daemon's socket
+        #[arg(long, value_name = "PATH", default_value = status::SOCKET)]
+        socket: PathBuf,
+    },
+    /// Say who decides from now on; nothing is detached for it
+    Mode {
+        /// Who
+        decider: Decider,
         /// The daemon's socket
         #[arg(long, value_name = "PATH", default_value = status::SOCKET)]
         socket: PathBuf,
@@ -44,6 +58,8 @@ enum Command {
     },
     /// Record what all tasks and CPUs do, under any scheduler, into a trace for `qumun`
     Record(record::RecordArgs),
+    /// Watch what scheduling does to the pods, services and threads of this machine, under any scheduler
+    Top(gthulhu_top::Args),
     /// The policy's process; started by `run`
     #[command(hide = true)]
     Agent {
@@ -57,12 +73,17 @@ enum Command {
 #[derive(Debug, clap::Args)]
 struct RunArgs {
     #[command(flatten)]
+    source: SourceArgs,
+    #[command(flatten)]
     policy: PolicyArgs,
     #[command(flatten)]
     core: CoreArgs,
     /// End an agent whose policy does not return from a call for this long, and start another (100 to 60000)
     #[arg(long, value_name = "MS", default_value_t = 2000, value_parser = clap::value_parser!(u64).range(100..=60_000))]
     max_turn_ms: u64,
+    /// Let the core decide alone, by its own rule, without asking the policy; `mode` changes that while it runs
+    #[arg(long)]
+    kernel_mode: bool,
     /// Leave vm.compact_unevictable_allowed as it is. Else it is 0 while the scheduler runs: the kernel would move the
     /// agent's locked pages, and the agent wait for that
     #[arg(long)]
@@ -73,6 +94,9 @@ struct RunArgs {
     /// Write the last status here after the scheduler was detached
     #[arg(long, value_name = "FILE")]
     report: Option<PathBuf>,
+    /// How lines on stderr look
+    #[arg(long, value_name = "text|json", default_value = "text", hide_possible_values = true)]
+    log_format: log::Format,
 }
 
 /// Runs the command line of this process.
@@ -102,24 +126,36 @@ fn parse(
 ) -> Result<Command, clap::Error> {
     let list = format!("Plugins:\n{}", registry.list());
     let command = Cli::command().after_help(&list).mut_subcommand("run", |run| run.after_help(&list));
-    Ok(Cli::from_arg_matches(&command.try_get_matches_from(args)?)?.command)
+    let mut command = command;
+    let matches = command.try_get_matches_from_mut(args)?;
+    let mut parsed = Cli::from_arg_matches(&matches)?.command;
+    if let (Command::Run(run), Some(("run", given))) = (&mut parsed, matches.subcommand())
+        && let Some(command) = command.find_subcommand("run")
+    {
+        run.source.note(command, given);
+    }
+    Ok(parsed)
 }
 
 fn run(registry: &Registry, program: &str, command: Command) -> Result<u8> {
     match command {
-        Command::Run(args) => supervisor::run(
-            registry,
-            &supervisor::Settings {
-                program: program.to_owned(),
-                policy: args.policy,
-                core: args.core,
-                max_turn: Duration::from_millis(args.max_turn_ms),
-                keep_compaction: args.keep_compaction,
-                socket: args.socket,
-                report: args.report,
-            },
-        ),
+        Command::Run(args) => {
+            let log = log::Log::new(program, args.log_format);
+            let loader = args.source.loader(registry, std::env::vars_os());
+            let loaded = loader.load().map_err(|problems| configure::refused(&problems))?;
+            loaded.notices().iter().for_each(|notice| log.warn(notice));
+            let settings = Settings::new(loaded.config(), &args.policy, &args.core);
+            supervisor::run(registry, settings, loaded, log)
+        }
+        Command::Config(command) => {
+            let (text, code) = configure::answer(registry, &command)?;
+            print(&text).map(|_| code)
+        }
         Command::Status { json, socket } => status::ask(&socket, json).map(|()| 0),
+        Command::Mode { decider, socket } => {
+            let object = control::send(&socket, decider)?;
+            print(&format!("mode {}\n", object["mode"].as_str().unwrap_or("-")))
+        }
         Command::Plugins { json } => {
             let text = if json { format!("{}\n", registry.json()) } else { registry.list() };
             print(&text)
@@ -130,6 +166,7 @@ fn run(registry: &Registry, program: &str, command: Command) -> Result<u8> {
             Ok(if report.can_run() { 0 } else { ExitCode::NoSchedExt as u8 })
         }
         Command::Record(args) => record::run(&args).map(|()| 0),
+        Command::Top(args) => gthulhu_top::run(&args).map(|()| 0).map_err(Error::from),
         Command::Agent { supervisor, policy } => agent::main(registry, &policy, supervisor).map(|()| 0),
     }
 }
@@ -180,24 +217,93 @@ mod tests {
     fn all_options_of_run_have_names_and_bounds() {
         let all = "d run --plugin simple --option fifo=on --slice-us 4000 --slice-min-us 500 --agent-cpus 0-1 \
                    --partial --kernel-idle --numa-local --keep-local --early-kthreads off --transport rings --stall-timeout-ms 9000 \
-                   --late-ms 40 --heartbeat-ms 100 --dump-len 65536 --btf /x --debug --max-turn-ms 500 \
+                   --late-ms 40 --preempt-us 200 --heartbeat-ms 100 --dump-len 65536 --btf /x --debug --max-turn-ms 500 \
                    --socket /s --report /r";
         let Ok(Command::Run(args)) = parsed(all) else { panic!("refused") };
         assert!(
             args.core.kernel_idle && args.policy.numa_local && args.core.keep_local && args.policy.partial
         );
         assert_eq!((args.max_turn_ms, args.core.late_ms, args.core.dump_len), (500, 40, 65_536));
+        assert_eq!(args.core.preempt_us, 200);
         for wrong in [
             "--stall-timeout-ms 999",
             "--stall-timeout-ms 30001",
             "--late-ms 7",
             "--max-turn-ms 99",
             "--heartbeat-ms 9",
+            "--preempt-us 100001",
             "--early-kthreads perhaps",
             "--transport pigeon",
             "positional",
         ] {
             assert!(parsed(&format!("d run {wrong}")).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn each_flag_of_run_is_a_key_with_the_same_default() {
+        let command = Cli::command();
+        let run = command.find_subcommand("run").expect("run");
+        let flags: Vec<_> = run
+            .get_arguments()
+            .filter_map(|arg| Some((arg.get_long()?, arg)))
+            .filter(|(name, _)| !configure::NO_KEYS.contains(name))
+            .collect();
+        for (name, arg) in &flags {
+            let found = gthulhu_config::keys()
+                .iter()
+                .find_map(|key| Some((key, key.flag.filter(|f| f.name == *name)?)));
+            let (key, flag) = found.unwrap_or_else(|| panic!("--{name} is no key of the configuration"));
+            let said: Vec<_> =
+                arg.get_default_values().iter().map(|v| v.to_string_lossy().into_owned()).collect();
+            let switch = |text: &str| gthulhu_config::Value::Bool(matches!(text, "on" | "true"));
+            use gthulhu_config::Value;
+            let expected = match key.default() {
+                Value::Bool(_) if matches!(arg.get_action(), clap::ArgAction::SetTrue) => Value::Bool(false),
+                Value::Bool(_) => switch(&said[0]),
+                Value::Number(_) => Value::Number(said[0].parse::<u64>().expect("a number") * flag.scale),
+                Value::List(_) => Value::List(said),
+                // The default plugin is the first one that is registered.
+                Value::Text(text) if *name == "plugin" => Value::Text(text),
+                _ => Value::Text(said.first().cloned().unwrap_or_default()),
+            };
+            assert_eq!(key.default(), expected, "--{name} and {}", key.path);
+        }
+        for flag in gthulhu_config::keys().iter().filter_map(|key| key.flag) {
+            assert!(flags.iter().any(|(name, _)| *name == flag.name), "'run' has no flag --{}", flag.name);
+        }
+    }
+
+    #[test]
+    fn flags_that_were_given_are_stronger_than_the_rest_and_others_are_not() {
+        let all = "d run --set scheduler.permit_us=7 --plugin simple --option fifo=on --option a=b --slice-us 4000 \
+                   --partial --limits off --report r.json";
+        let Ok(Command::Run(args)) = parsed(all) else { panic!("refused") };
+        let daemon = crate::builder().builtin();
+        let env = [("GTHULHU_SCHEDULER_SLICE_NS_DEFAULT", "1000000"), ("GTHULHU_SCHEDULER_PERMIT", "3")];
+        let env = env.map(|(name, value)| (name.into(), value.into()));
+        let loaded = args.source.loader(&daemon.registry, env).without_runtime().load().expect("loaded");
+        let settings = Settings::new(loaded.config(), &args.policy, &args.core);
+        let policy = &settings.policy;
+        assert_eq!(
+            (policy.slice_us, policy.permit, policy.permit_us, policy.slice_min_us),
+            (4000, 3, 7, 1000)
+        );
+        assert_eq!((policy.plugin.as_deref(), policy.partial), (Some("simple"), true));
+        assert_eq!(policy.option, ["fifo=on", "a=b"]);
+        assert_eq!(settings.core.limits, crate::options::Switch::Off);
+        assert_eq!(settings.report, Some(std::path::absolute("r.json").expect("a path")));
+    }
+
+    #[test]
+    fn without_anything_said_run_does_what_its_flags_say() {
+        let Ok(Command::Run(args)) = parsed("d run") else { panic!("refused") };
+        let daemon = crate::builder().builtin();
+        let loaded = args.source.loader(&daemon.registry, []).without_runtime().load().expect("loaded");
+        let settings = Settings::new(loaded.config(), &args.policy, &args.core);
+        assert_eq!(settings.core, args.core);
+        let plugin = Some("gthulhu".to_owned());
+        assert_eq!(settings.policy, PolicyArgs { plugin, ..args.policy.clone() });
+        assert_eq!(settings.max_turn.as_millis() as u64, args.max_turn_ms);
     }
 }

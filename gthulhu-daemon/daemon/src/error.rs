@@ -77,6 +77,20 @@ impl From<qumun::Error> for Error {
     }
 }
 
+impl From<gthulhu_top::Error> for Error {
+    fn from(error: gthulhu_top::Error) -> Self {
+        use gthulhu_top::ErrorKind as Theirs;
+        let code = match error.kind() {
+            Theirs::Usage => ExitCode::Usage,
+            Theirs::Permission => ExitCode::NoPermission,
+            Theirs::NoBtf => ExitCode::NoBtf,
+            Theirs::Load => ExitCode::Software,
+            _ => ExitCode::System,
+        };
+        Self::new(code, error.to_string())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

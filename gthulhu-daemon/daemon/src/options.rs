@@ -126,10 +126,10 @@ pub(crate) struct PolicyArgs {
     pub(crate) slice_min_us: u64,
     /// Wakeups for which a decision may hold: the core then lets the task in by itself, as it was decided, and the policy
     /// hears of it with the next event. 0: each wakeup is decided
-    #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u32).range(0..=Permit::MOST as i64))]
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u32).range(0..=Permit::MOST as i64))]
     pub(crate) permit: u32,
     /// And for how long, in microseconds
-    #[arg(long, value_name = "US", default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    #[arg(long, value_name = "US", default_value_t = 50_000, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
     pub(crate) permit_us: u64,
     /// An option of the plugin itself; may be repeated
     #[arg(long, value_name = "NAME=VALUE", value_parser = check_pair)]
@@ -226,6 +226,10 @@ pub(crate) struct CoreArgs {
     /// The agent gets a turn this often also when nothing happens; at most half of --stall-timeout-ms
     #[arg(long, value_name = "MS", default_value_t = 500, value_parser = clap::value_parser!(u64).range(10..=15_000))]
     pub(crate) heartbeat_ms: u64,
+    /// With all CPUs busy, cut a running slice for the agent when an event has waited for this long, in microseconds; 0:
+    /// once in a millisecond, a few times in a row, and else at the next clock interrupt
+    #[arg(long, value_name = "US", default_value_t = 0, value_parser = clap::value_parser!(u64).range(0..=100_000))]
+    pub(crate) preempt_us: u64,
     /// Length in bytes of the kernel's dump when it ejects the scheduler; 0: the kernel's default (32768),
     /// which is also the most that is kept
     #[arg(long, value_name = "BYTES", default_value_t = 0)]
@@ -251,6 +255,7 @@ impl CoreArgs {
             .stall_timeout(Nanos::from_millis(self.stall_timeout_ms))
             .late_after(Nanos::from_millis(self.late_ms))
             .heartbeat(Nanos::from_millis(self.heartbeat_ms))
+            .preempt_after(Nanos::from_micros(self.preempt_us))
             .dump_len(self.dump_len)
             .debug(self.debug);
         match &self.btf {

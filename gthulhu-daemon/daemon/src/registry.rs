@@ -117,6 +117,12 @@ impl Registry {
                     plugin.type_name
                 ));
             }
+            if matches!(name.as_str(), "none" | "scx") {
+                return wrong(format!(
+                    "'{name}' (type {}) is no name for a plugin: it is a mode of the daemon (scheduler.mode); rename it",
+                    plugin.type_name
+                ));
+            }
             if let Some(first) = self.plugins[..i].iter().find(|p| p.name == *name) {
                 return wrong(format!(
                     "two plugins are registered as '{name}': {} ({}) and {} ({}); rename one",
@@ -202,11 +208,13 @@ mod tests {
     fn names_that_cannot_work_are_refused_with_the_types_that_have_them() {
         assert!(registry(&["a", "b.c_d-9"]).check().is_ok());
         let long = "x".repeat(65);
-        let cases: [(&[&str], &[&str]); 5] = [
+        let cases: [(&[&str], &[&str]); 7] = [
             (&[], &["no plugin"]),
             (&["a", ""], &["empty", "Simple"]),
             (&["a b"], &["'a b'", "Gthulhu"]),
             (&[&long], &["1 to 64"]),
+            (&["none"], &["'none'", "mode of the daemon"]),
+            (&["a", "scx"], &["'scx'", "Simple"]),
             (&["same", "same"], &["'same'", "Gthulhu", "Simple", "rename"]),
         ];
         for (names, words) in cases {

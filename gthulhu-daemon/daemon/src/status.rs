@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use qumun::kernel::{ExitRecord, Probe, stats, wire};
 use serde_json::{Value, json};
 
+use crate::control::{self, Order};
 use crate::limits::Limits;
 use crate::process::Stat;
 use crate::{Error, ExitCode, Result};
@@ -27,6 +28,23 @@ pub(crate) struct Facts {
     /// How often an agent ended, by [`END_REASONS`].
     ends: [u64; END_REASONS.len()],
     pub(crate) exit: Option<ExitRecord>,
+    /// Why nothing of ours schedules, if so.
+    pub(crate) off: Option<Off>,
+    /// How often a core was attached, how often of that anew for a change, and how long the last such gap was.
+    pub(crate) attached: u64,
+    pub(crate) reattaches: u64,
+    pub(crate) gap: Option<Duration>,
+    /// How often an agent was replaced for a change.
+    pub(crate) replaced: u64,
+    pub(crate) crash_loops: u64,
+}
+
+/// Why nothing of ours schedules.
+#[derive(Debug, Clone)]
+pub(crate) struct Off {
+    /// `mode`, `crash loop`, `re-attach` or `failed`.
+    pub(crate) why: &'static str,
+    pub(crate) message: String,
 }
 
 /// Why agents end: by themselves, by a signal of somebody else, and by us because a call of the policy
@@ -42,6 +60,12 @@ impl Facts {
             restarts: 0,
             ends: [0; END_REASONS.len()],
             exit: None,
+            off: None,
+            attached: 0,
+            reattaches: 0,
+            gap: None,
+            replaced: 0,
+            crash_loops: 0,
         }
     }
 
@@ -94,8 +118,7 @@ pub(crate) fn object(facts: &Facts, now: &Snapshot) -> Value {
     let probe = Probe::here();
     let ledgers = stats::ledgers(&now.totals);
     let stat = facts.agent.and_then(Stat::of);
-    let ends: serde_json::Map<String, Value> =
-        END_REASONS.iter().zip(facts.ends).map(|(reason, n)| ((*reason).to_owned(), json!(n))).collect();
+    let ends = ends(facts);
     let counters: serde_json::Map<String, Value> =
         stats::named(&now.totals).into_iter().map(|(name, value)| (name.to_owned(), json!(value))).collect();
     let entered: serde_json::Map<String, Value> =
@@ -104,12 +127,18 @@ pub(crate) fn object(facts: &Facts, now: &Snapshot) -> Value {
         .iter()
         .zip(&now.legs)
         .map(|(name, leg)| {
-            json!({ "name": name, "count": leg.count(), "p50_ns": leg.quantile(0.5), "p99_ns": leg.quantile(0.99) })
+            let (count, p50, p99) = (leg.count(), leg.quantile(0.5), leg.quantile(0.99));
+            // How many took less than 2^(i + 1) ns and no less than the one before.
+            json!({ "name": name, "count": count, "p50_ns": p50, "p99_ns": p99, "log2_ns": leg.buckets.to_vec() })
         })
         .collect();
     json!({
         "plugin": facts.plugin,
-        "mode": if now.view.mode == wire::NORMAL { "normal" } else { "degraded" },
+        "mode": match now.view.mode {
+            wire::NORMAL => "normal",
+            wire::KERNEL => "kernel",
+            _ => "degraded",
+        },
         "reason": wire::REASONS.get(now.view.reason as usize),
         "ops": probe.ops,
         "state": probe.state,
@@ -125,6 +154,7 @@ pub(crate) fn object(facts: &Facts, now: &Snapshot) -> Value {
             "state": stat.map(|s| if s.is_stopped() { "stopped" } else { "running" }),
             "restarts": facts.restarts,
             "restarts_by_reason": ends,
+            "replaced": facts.replaced,
             "minor_faults": stat.map(|s| s.minor_faults),
             "major_faults": stat.map(|s| s.major_faults),
             "cpu_ms": stat.map(|s| s.cpu_ms),
@@ -158,9 +188,54 @@ pub(crate) fn object(facts: &Facts, now: &Snapshot) -> Value {
             "decisions_open": ledgers.decisions_open,
         },
         "legs": legs,
-        "exit": facts.exit.as_ref().map(|e| {
-            json!({ "kind": e.kind, "code": e.code, "reason": e.reason, "message": e.message })
-        }),
+        "attaches": attaches(facts),
+        "exit": exit(facts),
+    })
+}
+
+/// The same while nothing of ours schedules.
+pub(crate) fn idle(facts: &Facts) -> Value {
+    let probe = Probe::here();
+    json!({
+        "plugin": facts.plugin,
+        "mode": "none",
+        "reason": facts.off.as_ref().map(|off| off.why),
+        "message": facts.off.as_ref().map(|off| off.message.as_str()),
+        "ops": probe.ops,
+        "state": probe.state,
+        "enable_seq": probe.enable_seq,
+        "kernel": probe.release,
+        "version": env!("CARGO_PKG_VERSION"),
+        "uptime_ms": facts.started.elapsed().as_millis() as u64,
+        "supervisor_pid": std::process::id(),
+        "agent": {
+            "pid": null,
+            "state": null,
+            "restarts": facts.restarts,
+            "restarts_by_reason": ends(facts),
+            "replaced": facts.replaced,
+        },
+        "attaches": attaches(facts),
+        "exit": exit(facts),
+    })
+}
+
+fn ends(facts: &Facts) -> serde_json::Map<String, Value> {
+    END_REASONS.iter().zip(facts.ends).map(|(reason, n)| ((*reason).to_owned(), json!(n))).collect()
+}
+
+fn attaches(facts: &Facts) -> Value {
+    json!({
+        "attached": facts.attached,
+        "reattached": facts.reattaches,
+        "last_gap_ms": facts.gap.map(|gap| gap.as_millis() as u64),
+        "crash_loops": facts.crash_loops,
+    })
+}
+
+fn exit(facts: &Facts) -> Value {
+    facts.exit.as_ref().map_or(Value::Null, |e| {
+        json!({ "kind": e.kind, "code": e.code, "reason": e.reason, "message": e.message, "dump": e.dump })
     })
 }
 
@@ -198,14 +273,16 @@ impl Listener {
     }
 
     /// Answers everyone who waits, and nobody who may not ask.
-    pub(crate) fn answer(&self, object: impl Fn() -> Value) {
+    pub(crate) fn answer(&self, mut answer: impl FnMut(Option<Order>) -> std::result::Result<Value, String>) {
         while let Ok((mut stream, _)) = self.listener.accept() {
             if !may_ask(&stream) {
                 continue;
             }
             // A client that does not read must not hold the supervisor.
             let _ = stream.set_write_timeout(Some(Duration::from_millis(200)));
-            let _ = stream.write_all(object().to_string().as_bytes());
+            let said = control::read(&mut stream).transpose().and_then(&mut answer);
+            let said = said.unwrap_or_else(|why| json!({ "error": why }));
+            let _ = stream.write_all(said.to_string().as_bytes());
         }
     }
 }
@@ -246,6 +323,14 @@ pub(crate) fn ask(socket: &Path, as_json: bool) -> Result<()> {
 
 /// The object of a running daemon.
 pub(crate) fn fetch(socket: &Path) -> Result<Value> {
+    fetch_after(socket, |_| Ok(()))
+}
+
+/// The same after an order.
+pub(crate) fn fetch_after(
+    socket: &Path,
+    order: impl FnOnce(&mut UnixStream) -> std::io::Result<()>,
+) -> Result<Value> {
     let mut stream = UnixStream::connect(socket).map_err(|e| {
         let what =
             format!("no daemon answers on {} ({e}); is 'gthulhu-daemon run' running?", socket.display());
@@ -257,6 +342,8 @@ pub(crate) fn fetch(socket: &Path) -> Result<Value> {
         Error::new(code, what)
     })?;
     let _ = stream.set_read_timeout(Some(Duration::from_secs(5)));
+    let said = order(&mut stream).and_then(|()| stream.shutdown(std::net::Shutdown::Write));
+    said.map_err(|e| Error::system("cannot speak to the daemon", &e))?;
     let mut text = String::new();
     stream.read_to_string(&mut text).map_err(|e| Error::system("the daemon did not answer", &e))?;
     serde_json::from_str(&text)
@@ -266,12 +353,22 @@ pub(crate) fn fetch(socket: &Path) -> Result<Value> {
 /// The same for a person.
 pub(crate) fn describe(o: &Value) -> String {
     let text = |v: &Value| v.as_str().unwrap_or("-").to_owned();
+    if o["mode"] == "none" {
+        return format!(
+            "no scheduler of ours on Linux {}: {}\nsupervisor {}, agent restarts {}{}\n",
+            text(&o["kernel"]),
+            text(&o["message"]),
+            o["supervisor_pid"],
+            o["agent"]["restarts"],
+            reasons(&o["agent"]["restarts_by_reason"]),
+        );
+    }
     let number = |v: &Value| v.as_u64().unwrap_or(0);
     let c = &o["counters"];
     let decided = number(&c["ev_dispatched"]);
     let taken = number(&c["ev_taken_over"]) + number(&c["core_enqueued"]);
-    let permitted = number(&c["permitted"]);
-    let all = decided + permitted + taken + number(&c["congested"]) + number(&c["ev_bounced"]);
+    let (permitted, kernel) = (number(&c["permitted"]), number(&c["kernel_mode"]));
+    let all = decided + permitted + kernel + taken + number(&c["congested"]) + number(&c["ev_bounced"]);
     let share = |part: u64| if all == 0 { 0.0 } else { 100.0 * part as f64 / all as f64 };
     let batches = number(&o["agent"]["batches"]).max(1);
     let each = |what: &Value| number(what) as f64 / decided.max(1) as f64;
@@ -296,7 +393,7 @@ pub(crate) fn describe(o: &Value) -> String {
         ),
         format!(
             "decided by the agent {decided} ({:.1} %), let in by permits {permitted} ({:.1} %), taken over by the core \
-             {taken} ({:.1} %); never asked {}",
+             {taken} ({:.1} %), in kernel mode {kernel}; never asked {}",
             share(decided),
             share(permitted),
             share(taken),

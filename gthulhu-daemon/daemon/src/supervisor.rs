@@ -1,143 +1,314 @@
-//! The supervisor: loads the core, holds the link, keeps an agent alive, answers `status`.
+//! The supervisor: holds the scheduler, keeps an agent alive, answers `status`, and goes on when nothing of ours
+//! schedules.
 
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
-use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::path::PathBuf;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 
-use qumun::kernel::{ExitRecord, LoadedCore, Running, wire};
-use signal_hook::consts::{SIGINT, SIGTERM};
+use gthulhu_config::{Config, Configuration, Mode};
+use qumun::kernel::{ExitRecord, LoadedCore};
+use serde_json::{Value, json};
 
-use crate::compaction::LockedPagesStay;
+use crate::control::{Decider, Order};
+use crate::desk::{self, Answer, Ask, Desk};
+use crate::keeper::{GOOD_LIFE, SHORT_LIVES};
 use crate::limits::{Limits, Scan};
-use crate::options::{CoreArgs, PolicyArgs};
-use crate::process::Stat;
-use crate::progress::{Hang, Look, Progress};
+use crate::log::Log;
+use crate::notify::Notify;
 use crate::registry::Registry;
-use crate::status::{Facts, Listener, Snapshot};
-use crate::{Error, ExitCode, Result, handover, status};
-
-/// Says a line on stderr. Whoever reads it may have gone away: that must not end the scheduler, as
-/// `eprintln!` would, which panics then.
-macro_rules! say {
-    ($($arg:tt)*) => {{
-        use std::io::Write as _;
-        let _ = writeln!(std::io::stderr(), $($arg)*);
-    }};
-}
-
-/// What `run` was told.
-#[derive(Debug)]
-pub(crate) struct Settings {
-    /// How this program calls itself.
-    pub(crate) program: String,
-    pub(crate) policy: PolicyArgs,
-    pub(crate) core: CoreArgs,
-    pub(crate) max_turn: Duration,
-    pub(crate) keep_compaction: bool,
-    pub(crate) socket: PathBuf,
-    pub(crate) report: Option<PathBuf>,
-}
+use crate::scheduled::{Found, Scheduled};
+use crate::settings::Settings;
+use crate::signals::{Signals, wait};
+use crate::status::{Facts, Listener, Off, Snapshot};
+use crate::{Error, ExitCode, Result, runtime, status};
 
 /// How often the supervisor looks whether the kernel has removed the scheduler.
 const LOOK: Duration = Duration::from_millis(100);
-/// An agent that lived for this long was a good one: the next restart is immediate again.
-const GOOD_LIFE: Duration = Duration::from_secs(10);
-const BACKOFF_FIRST: Duration = Duration::from_millis(10);
-/// This many short lives in a row are a crash loop: the kernel's own scheduler takes over.
-const SHORT_LIVES: u32 = 8;
 
-/// Runs until a signal, an ejection or a crash loop. Returns the exit code of the process.
-pub(crate) fn run(registry: &Registry, settings: &Settings) -> Result<u8> {
-    let plugin = registry.find(settings.policy.plugin.as_deref())?;
-    let options = settings.policy.plugin_options().map_err(|e| Error::new(ExitCode::Usage, e))?;
-    plugin.check(&options)?;
-    let ops = plugin.ops_name();
+/// Runs until a signal or an ejection. Returns the exit code of the process.
+pub(crate) fn run(
+    registry: &Registry,
+    settings: Settings,
+    configuration: Configuration,
+    log: Log,
+) -> Result<u8> {
     let signals = Signals::new()?;
-    let running =
-        settings.core.apply(settings.policy.builder(ops.clone()).events(plugin.events)).load()?.attach()?;
-    // After the load: the kernel's answer about another scheduler is the better one.
-    let listener = Listener::bind(&settings.socket)?;
-    let mut facts = Facts::new(&plugin.name);
-    say!("{}: {ops} schedules, supervisor {}", settings.program, std::process::id());
-    let pages = (!settings.keep_compaction).then(LockedPagesStay::begin);
-    if pages.as_ref().is_some_and(LockedPagesStay::changed) {
-        say!("{}: vm.compact_unevictable_allowed is 0 while it runs", settings.program);
+    let socket = configuration.config().daemon.socket.clone();
+    let secrets = runtime::Secrets::of(&configuration)?;
+    let mut supervisor = Supervisor::new(registry, settings, log.clone());
+    supervisor.check(&supervisor.settings).map_err(|e| Error::new(ExitCode::Usage, e))?;
+    if supervisor.wants_scheduler() {
+        supervisor.begin()?;
+    } else {
+        log.info(format_args!("scheduler.mode is none: the kernel's own scheduler is in charge"));
     }
-    let mut agent = None;
-    let end = supervise(settings, &running, &signals, &listener, &mut facts, &mut agent);
-    // The agent outlives the scheduler: if it cannot be waited for, the machine is free all the same.
-    let done = finish(settings, running, facts, end);
-    drop(agent);
-    done
+    // After the load: the kernel's answer about another scheduler is the better one.
+    let listener = Listener::bind(&socket)?;
+    let (desk, caller) = desk::open()?;
+    runtime::start(configuration, secrets, caller, log)?;
+    let mut notify = Notify::from_env();
+    notify.ready(&supervisor.line());
+    let end = supervisor.supervise(&signals, &listener, &desk, &mut notify);
+    notify.stopping();
+    supervisor.finish(end)
 }
 
 /// Why supervision ended.
 enum End {
     Signal,
     Removed(ExitRecord),
-    CrashLoop(String),
 }
 
-fn supervise(
-    settings: &Settings,
-    running: &Running,
-    signals: &Signals,
-    listener: &Listener,
-    facts: &mut Facts,
-    agent: &mut Option<Agent>,
-) -> Result<End> {
-    *agent = Some(Agent::start(settings, running)?);
-    facts.agent = agent.as_ref().map(Agent::pid);
-    let mut restart = Restart::default();
-    let scan = Scan::default();
-    loop {
-        let until = restart.due.map_or(LOOK, |due| due.saturating_duration_since(Instant::now()).min(LOOK));
-        wait(
-            &[
-                signals.fd(),
-                listener.listener.as_raw_fd(),
-                agent.as_ref().map_or(-1, |a| a.pidfd.as_raw_fd()),
-            ],
-            until,
-        )?;
-        if signals.arrived() {
-            return Ok(End::Signal);
-        }
-        if let Some(record) = running.exited() {
-            return Ok(End::Removed(record));
-        }
-        if let Some(hang) = agent.as_mut().and_then(|a| a.look(running.inner())) {
-            say!(
-                "{}: the agent makes no progress ({}): its turn lasts longer than {} ms; it is ended",
-                settings.program,
-                hang.name(),
-                settings.max_turn.as_millis()
-            );
-        }
-        if let Some((how, reason)) = agent.as_mut().and_then(Agent::ended) {
-            facts.agent = None;
-            facts.ended(reason);
-            let life = agent.take().map_or(Duration::ZERO, |a| a.started.elapsed());
-            say!(
-                "{}: the agent ended ({how}) after {:.1} s; the core goes on",
-                settings.program,
-                life.as_secs_f64()
-            );
-            if !restart.plan(life) {
-                return Ok(End::CrashLoop(how));
+struct Supervisor<'a> {
+    registry: &'a Registry,
+    log: Log,
+    /// As the configuration has them.
+    settings: Settings,
+    /// What `mode` said, which may be another than the configuration.
+    kernel_mode: bool,
+    scheduled: Option<Scheduled>,
+    facts: Facts,
+    scan: Scan,
+}
+
+impl<'a> Supervisor<'a> {
+    fn new(registry: &'a Registry, settings: Settings, log: Log) -> Self {
+        let mut facts = Facts::new(settings.policy.plugin.as_deref().unwrap_or("none"));
+        facts.off = Some(Off { why: "mode", message: "scheduler.mode is none".into() });
+        let kernel_mode = settings.kernel_mode;
+        Self { registry, log, settings, kernel_mode, scheduled: None, facts, scan: Scan::default() }
+    }
+
+    fn wants_scheduler(&self) -> bool {
+        matches!(self.settings.mode, Mode::Plugin(_))
+    }
+
+    /// Says what cannot be run, before anything is changed for it.
+    fn check(&self, settings: &Settings) -> std::result::Result<Value, String> {
+        match &settings.mode {
+            Mode::None => return Ok(json!([])),
+            Mode::Scx => {
+                return Err("scheduler.mode: scx cannot be run yet; allowed: none or a plugin".into());
             }
+            Mode::Plugin(_) => {}
         }
-        if restart.due.is_some_and(|due| due <= Instant::now()) {
-            restart.due = None;
-            let started = Agent::start(settings, running)?;
-            facts.restarts += 1;
-            facts.agent = Some(started.pid());
-            say!("{}: agent {} started (restart {})", settings.program, started.pid(), facts.restarts);
-            *agent = Some(started);
+        let plugin = self.registry.find(settings.policy.plugin.as_deref()).map_err(|e| e.to_string())?;
+        plugin.check(&settings.policy.plugin_options()?).map_err(|e| e.to_string())?;
+        let hears = self.scheduled.as_ref().is_none_or(|scheduled| scheduled.tells(plugin.events));
+        let why = format!(
+            "plugin '{}' wants to hear of more than the core tells, which was attached for another",
+            plugin.name
+        );
+        Ok(if hears { json!([]) } else { json!([{ "key": "scheduler.mode", "why": why }]) })
+    }
+
+    fn begin(&mut self) -> Result<()> {
+        let begun =
+            Scheduled::begin(self.registry, &self.settings, self.kernel_mode, &mut self.facts, &self.log)?;
+        self.scheduled = Some(begun);
+        // How the one before ended is in the log.
+        (self.facts.off, self.facts.exit) = (None, None);
+        Ok(())
+    }
+
+    fn supervise(
+        &mut self,
+        signals: &Signals,
+        listener: &Listener,
+        desk: &Desk,
+        notify: &mut Notify,
+    ) -> Result<End> {
+        loop {
+            let due = self.scheduled.as_ref().and_then(Scheduled::due);
+            let until = due.map_or(LOOK, |due| due.saturating_duration_since(Instant::now()).min(LOOK));
+            let agent = self.scheduled.as_ref().map_or(-1, Scheduled::fd);
+            wait(&[signals.fd(), listener.listener.as_raw_fd(), desk.fd(), agent], until)?;
+            if signals.arrived() {
+                return Ok(End::Signal);
+            }
+            if let Some(scheduled) = &mut self.scheduled {
+                match scheduled.look(&self.settings, &mut self.facts, &self.log)? {
+                    Found::Fine => {}
+                    Found::Removed(record) => return Ok(End::Removed(record)),
+                    Found::CrashLoop(how) => {
+                        self.give_up(&how);
+                        notify.status(&self.line());
+                    }
+                }
+            }
+            listener.answer(|order| match order {
+                Some(order) => self.obey(order).map(|()| self.object()),
+                None => Ok(self.object()),
+            });
+            while let Some(letter) = desk.next() {
+                let answer = self.answer(letter.ask);
+                // Whoever asked may have gone away.
+                let _ = letter.reply.send(answer);
+                notify.status(&self.line());
+            }
+            notify.alive();
         }
-        listener.answer(|| status::object(facts, &snapshot(running.inner(), &scan)));
+    }
+
+    /// Agents do not live: the kernel's own scheduler is in charge, and the daemon goes on.
+    fn give_up(&mut self, how: &str) {
+        let message = format!(
+            "the agent ended {SHORT_LIVES} times in a row within {} s (last: {how}); the kernel's own scheduler is back",
+            GOOD_LIFE.as_secs()
+        );
+        self.detach(Off { why: "crash loop", message: message.clone() });
+        self.facts.crash_loops += 1;
+        self.log.warn(format_args!("{message}; 'mode agent' or a runtime configuration starts it again"));
+    }
+
+    fn detach(&mut self, off: Off) {
+        self.facts.off = Some(off);
+        if let Some(scheduled) = self.scheduled.take() {
+            let (record, core) = scheduled.end(&mut self.facts);
+            self.facts.exit = record;
+            let last = status::object(&self.facts, &snapshot(&core, &Scan::default()));
+            self.log.plain(status::describe(&last).trim_end());
+        }
+    }
+
+    fn obey(&mut self, order: Order) -> std::result::Result<(), String> {
+        let Order::Mode(decider) = order;
+        let kernel_mode = decider == Decider::Kernel;
+        match &self.scheduled {
+            Some(scheduled) => scheduled.set_kernel_mode(kernel_mode).map_err(|e| e.to_string())?,
+            None if self.wants_scheduler() => {
+                self.kernel_mode = kernel_mode;
+                self.begin().map_err(|e| e.to_string())?;
+            }
+            None => return Err("scheduler.mode is none: there is nobody to decide; set another mode".into()),
+        }
+        self.kernel_mode = kernel_mode;
+        Ok(())
+    }
+
+    fn answer(&mut self, ask: Ask) -> Answer {
+        match ask {
+            Ask::Status => Ok(self.object()),
+            Ask::Check(config) => self.check(&self.settings.with(&config)),
+            Ask::Adopt { config, reattach } => self.adopt(&config, reattach).map_err(|e| {
+                self.log.warn(format_args!("a change of the configuration was not made: {e}"));
+                e.to_string()
+            }),
+        }
+    }
+
+    /// Makes the configuration so, and says what was done for it. If that fails all is as it was before, as far as the
+    /// kernel lets us; else its own scheduler is in charge.
+    fn adopt(&mut self, config: &Config, reattach: bool) -> Result<Value> {
+        let new = self.settings.with(config);
+        let (old, old_mode) = (std::mem::replace(&mut self.settings, new), self.kernel_mode);
+        let scheduled = self.scheduled.is_some();
+        let error = match self.make_so(&old, reattach) {
+            Ok(done) => return Ok(done),
+            Err(error) => error,
+        };
+        (self.settings, self.kernel_mode) = (old, old_mode);
+        if scheduled
+            && self.scheduled.is_none()
+            && let Err(again) = self.begin()
+        {
+            let message = format!("it cannot be attached again: {again}; the kernel's own scheduler is back");
+            self.facts.off = Some(Off { why: "failed", message });
+        }
+        Err(error)
+    }
+
+    fn make_so(&mut self, old: &Settings, reattach: bool) -> Result<Value> {
+        let other_mode = old.kernel_mode != self.settings.kernel_mode;
+        if other_mode {
+            self.kernel_mode = self.settings.kernel_mode;
+        }
+        if !self.wants_scheduler() {
+            let detached = self.scheduled.is_some();
+            self.detach(Off { why: "mode", message: "scheduler.mode is none".into() });
+            if detached {
+                self.log.info("scheduler.mode is none: the kernel's own scheduler is back");
+            }
+            return Ok(if detached { json!({ "detached": true }) } else { json!({}) });
+        }
+        match &mut self.scheduled {
+            None => {
+                self.begin()?;
+                Ok(json!({ "attached": true }))
+            }
+            Some(scheduled) if !reattach => {
+                if other_mode {
+                    scheduled.set_kernel_mode(self.kernel_mode)?;
+                }
+                scheduled.adopt(old, &self.settings, &mut self.facts, &self.log)?;
+                Ok(json!({}))
+            }
+            Some(_) => self.reattach(),
+        }
+    }
+
+    /// Detaches and attaches anew, and measures for how long the kernel's own scheduler was in charge.
+    fn reattach(&mut self) -> Result<Value> {
+        let begun = Instant::now();
+        self.detach(Off { why: "re-attach", message: "it is attached anew".into() });
+        self.begin()?;
+        let gap = begun.elapsed();
+        self.facts.reattaches += 1;
+        self.facts.gap = Some(gap);
+        self.log.info(format_args!(
+            "attached anew; the kernel's own scheduler was in charge for {} ms",
+            gap.as_millis()
+        ));
+        Ok(json!({ "reattached": true, "gapMs": gap.as_millis() as u64 }))
+    }
+
+    /// How things stand.
+    fn object(&self) -> Value {
+        match &self.scheduled {
+            Some(scheduled) => status::object(&self.facts, &snapshot(scheduled.core(), &self.scan)),
+            None => status::idle(&self.facts),
+        }
+    }
+
+    /// The same in a few words.
+    fn line(&self) -> String {
+        match &self.facts.off {
+            Some(off) => format!("no scheduler of ours: {}", off.message),
+            None => format!("plugin {} schedules", self.facts.plugin),
+        }
+    }
+
+    /// Detaches, reports, and says how it ended.
+    fn finish(mut self, end: Result<End>) -> Result<u8> {
+        let ended = self.scheduled.take().map(|scheduled| scheduled.end(&mut self.facts));
+        let end = end?;
+        let last = match ended {
+            Some((record, core)) => {
+                self.facts.exit = match &end {
+                    End::Removed(record) => Some(record.clone()),
+                    End::Signal => record,
+                };
+                status::object(&self.facts, &snapshot(&core, &Scan::default()))
+            }
+            None => status::idle(&self.facts),
+        };
+        if let Some(path) = &self.settings.report {
+            std::fs::write(path, format!("{last}\n"))
+                .map_err(|e| Error::system(format!("cannot write the report {}", path.display()), &e))?;
+        }
+        self.log.plain(status::describe(&last).trim_end());
+        let End::Removed(record) = end else { return Ok(0) };
+        if record.is_error() && !record.dump.is_empty() {
+            self.log.plain(format_args!(
+                "----- the kernel's dump -----\n{}\n----- end of dump -----",
+                record.dump
+            ));
+        }
+        let what = format!("the kernel removed the scheduler: {} ({})", record.reason, record.message);
+        if record.is_error() {
+            return Err(Error::new(ExitCode::Failed, what));
+        }
+        self.log.info(what);
+        Ok(0)
     }
 }
 
@@ -146,226 +317,4 @@ fn snapshot(core: &LoadedCore, scan: &Scan) -> Snapshot {
     let limits = Limits::of(core.enforces_limits(), &view, scan);
     let (page, totals, legs) = (core.agent_page(), core.totals(), core.legs());
     Snapshot { view, page, totals, legs, limits, transport: core.transport().to_string() }
-}
-
-/// Detaches, reports, and says how it ended.
-fn finish(settings: &Settings, running: Running, mut facts: Facts, end: Result<End>) -> Result<u8> {
-    let (record, core) = running.detach();
-    let end = end?;
-    facts.agent = None;
-    facts.exit = match &end {
-        End::Removed(record) => Some(record.clone()),
-        _ => record,
-    };
-    let last = status::object(&facts, &snapshot(&core, &Scan::default()));
-    if let Some(path) = &settings.report {
-        std::fs::write(path, format!("{last}\n"))
-            .map_err(|e| Error::system(format!("cannot write the report {}", path.display()), &e))?;
-    }
-    say!("{}", status::describe(&last).trim_end());
-    match end {
-        End::Signal => Ok(0),
-        End::Removed(record) => {
-            if record.is_error() && !record.dump.is_empty() {
-                say!("----- the kernel's dump -----\n{}\n----- end of dump -----", record.dump);
-            }
-            let what = format!("the kernel removed the scheduler: {} ({})", record.reason, record.message);
-            if record.is_error() {
-                return Err(Error::new(ExitCode::Failed, what));
-            }
-            say!("{}: {what}", settings.program);
-            Ok(0)
-        }
-        End::CrashLoop(how) => Err(Error::new(
-            ExitCode::Failed,
-            format!(
-                "the agent ended {SHORT_LIVES} times in a row within {} s (last: {how}); \
-                 the kernel's own scheduler is back",
-                GOOD_LIFE.as_secs()
-            ),
-        )),
-    }
-}
-
-/// When the next agent starts: at once after a good life, later after each short one.
-#[derive(Debug, Default)]
-struct Restart {
-    short_lives: u32,
-    due: Option<Instant>,
-}
-
-impl Restart {
-    /// Plans the next start. False: this is a crash loop.
-    fn plan(&mut self, life: Duration) -> bool {
-        self.short_lives = if life >= GOOD_LIFE { 0 } else { self.short_lives + 1 };
-        if self.short_lives >= SHORT_LIVES {
-            return false;
-        }
-        let backoff = if self.short_lives == 0 {
-            Duration::ZERO
-        } else {
-            BACKOFF_FIRST * (1 << (self.short_lives - 1))
-        };
-        self.due = Some(Instant::now() + backoff);
-        true
-    }
-}
-
-/// A running agent. Dropping it kills it.
-#[derive(Debug)]
-struct Agent {
-    child: Child,
-    pidfd: OwnedFd,
-    started: Instant,
-    progress: Progress,
-    hang: Option<Hang>,
-}
-
-impl Agent {
-    fn start(settings: &Settings, running: &Running) -> Result<Self> {
-        let fds = running.agent_fds()?;
-        let mut command = Command::new("/proc/self/exe");
-        command
-            .arg("agent")
-            .args(["--supervisor", &std::process::id().to_string()])
-            .args(settings.policy.to_args())
-            .stdin(Stdio::null());
-        handover::give(&mut command, fds.raw());
-        // Kept across exec: no huge pages are merged in the agent while it starts (see lock_memory).
-        // SAFETY: one async-signal-safe call on plain numbers.
-        unsafe {
-            command.pre_exec(|| {
-                libc::prctl(libc::PR_SET_THP_DISABLE, 1, 0, 0, 0);
-                Ok(())
-            })
-        };
-        let child = command.spawn().map_err(|e| Error::system("cannot start the agent", &e))?;
-        // SAFETY: plain numbers; the child has not been waited for, so the pid is its own.
-        let pidfd = unsafe { libc::syscall(libc::SYS_pidfd_open, child.id(), 0) };
-        if pidfd < 0 {
-            return Err(Error::system("cannot watch the agent", &std::io::Error::last_os_error()));
-        }
-        // SAFETY: a new descriptor that nothing else owns.
-        let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd as RawFd) };
-        let progress = Progress::new(settings.max_turn);
-        Ok(Self { child, pidfd, started: Instant::now(), progress, hang: None })
-    }
-
-    fn pid(&self) -> u32 {
-        self.child.id()
-    }
-
-    /// Ends it if it makes no progress, and says why.
-    fn look(&mut self, core: &LoadedCore) -> Option<Hang> {
-        if self.hang.is_some() {
-            return None;
-        }
-        let stat = Stat::of(self.pid())?;
-        let (view, page) = (core.view(), core.agent_page());
-        let at = Instant::now();
-        let unanswered = view.mode == wire::DEGRADED && view.agent_pid != 0 && page.ack != view.epoch;
-        let counters = page.events.wrapping_add(page.batches).wrapping_add(page.resyncs);
-        self.hang = self.progress.look(Look { at, unanswered, counters, stat });
-        if self.hang.is_some() {
-            // It is waited for as any other that ended.
-            let _ = self.child.kill();
-        }
-        self.hang
-    }
-
-    /// How it ended, if it has, and the reason as `status` names it.
-    fn ended(&mut self) -> Option<(String, &'static str)> {
-        match self.child.try_wait() {
-            Ok(Some(status)) => Some((status.to_string(), self.reason(status))),
-            Ok(None) => None,
-            Err(error) => Some((format!("it cannot be waited for: {error}"), "exited")),
-        }
-    }
-
-    fn reason(&self, status: ExitStatus) -> &'static str {
-        match self.hang {
-            Some(hang) => hang.name(),
-            None if status.signal().is_some() => "killed",
-            None => "exited",
-        }
-    }
-}
-
-impl Drop for Agent {
-    fn drop(&mut self) {
-        // It has nothing to save, and must not outlive us.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-/// SIGINT and SIGTERM, as a descriptor to wait for.
-#[derive(Debug)]
-struct Signals {
-    receiver: std::os::unix::net::UnixStream,
-}
-
-impl Signals {
-    fn new() -> Result<Self> {
-        let fail = |e: std::io::Error| Error::system("cannot handle signals", &e);
-        let (receiver, sender) = std::os::unix::net::UnixStream::pair().map_err(fail)?;
-        receiver.set_nonblocking(true).map_err(fail)?;
-        for signal in [SIGINT, SIGTERM] {
-            signal_hook::low_level::pipe::register(signal, sender.try_clone().map_err(fail)?)
-                .map_err(fail)?;
-        }
-        Ok(Self { receiver })
-    }
-
-    fn fd(&self) -> RawFd {
-        self.receiver.as_raw_fd()
-    }
-
-    fn arrived(&self) -> bool {
-        let mut byte = [0];
-        matches!(std::io::Read::read(&mut &self.receiver, &mut byte), Ok(1..))
-    }
-}
-
-/// Waits until one of the descriptors is readable (negative ones are ignored) or the time is over.
-fn wait(fds: &[RawFd], timeout: Duration) -> Result<()> {
-    let mut polled: Vec<libc::pollfd> =
-        fds.iter().map(|&fd| libc::pollfd { fd, events: libc::POLLIN, revents: 0 }).collect();
-    // Rounded up: a timeout of 0 would spin until the time has come.
-    let ms = timeout.as_micros().div_ceil(1000).min(1000) as libc::c_int;
-    // SAFETY: a valid array of that length.
-    let ready = unsafe { libc::poll(polled.as_mut_ptr(), polled.len() as libc::nfds_t, ms) };
-    if ready < 0 {
-        let error = std::io::Error::last_os_error();
-        if error.kind() != std::io::ErrorKind::Interrupted {
-            return Err(Error::system("cannot wait", &error));
-        }
-    }
-    Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn short_lives_wait_longer_and_end_in_a_crash_loop() {
-        let mut restart = Restart::default();
-        let mut waits = Vec::new();
-        while restart.plan(Duration::from_millis(5)) {
-            waits.push(restart.due.expect("planned").saturating_duration_since(Instant::now()));
-        }
-        assert_eq!(waits.len() as u32, SHORT_LIVES - 1);
-        assert!(waits.windows(2).all(|w| w[0] < w[1]), "{waits:?}");
-        assert!(waits[0] <= BACKOFF_FIRST);
-    }
-
-    #[test]
-    fn a_good_life_forgives() {
-        let mut restart = Restart::default();
-        for _ in 0..100 {
-            assert!(restart.plan(Duration::from_millis(5)));
-            assert!(restart.plan(GOOD_LIFE));
-        }
-    }
 }

@@ -84,10 +84,12 @@ mod boost;
 mod cache;
 mod clock;
 mod groups;
+mod rules;
 mod waiting;
 mod wishes;
 
 pub use account::Account;
+pub use rules::rules;
 
 use account::{Handicap, Manner, Turn};
 use boost::{Boosts, Payer, Place};
@@ -189,12 +191,13 @@ impl Gthulhu {
         self.wishes.malformed()
     }
 
-    /// Begins a batch, if none has begun.
-    fn begin(&mut self, now: impl FnOnce() -> Nanos) {
-        if self.now == Nanos::ZERO {
-            self.now = now();
-            self.wishes.refresh();
+    /// Begins a batch, if none has begun, and says whether it has another table of strategies than the one before.
+    fn begin(&mut self, now: impl FnOnce() -> Nanos) -> bool {
+        if self.now != Nanos::ZERO {
+            return false;
         }
+        self.now = now();
+        self.wishes.refresh()
     }
 
     /// Charges a task for its last run, and says how much.
@@ -402,7 +405,8 @@ impl Gthulhu {
         if account.manner != Manner::Turn || account.wish.priority.boost().is_some() {
             return Permit::wakeups(0);
         }
-        self.permit.at_pace(account.turn.stands.pace()).cutting()
+        let left = account.wish.expires_at() - self.now;
+        self.permit.at_pace(account.turn.stands.pace()).cutting().lasting(self.permit.get_lasting().min(left))
     }
 
     /// The slice of a task: shorter where so many want to run that a round of them would take more than [`ROUND`]
@@ -427,7 +431,10 @@ impl Scheduler for Gthulhu {
     }
 
     fn enqueue(&mut self, cx: &mut Context<'_, Account>, task: &Queued) -> Verdict {
-        self.begin(|| cx.now());
+        if self.begin(|| cx.now()) {
+            // Permits were given by the table before.
+            cx.revoke_all();
+        }
         let waited_for = Self::of_child(cx, task);
         let account = cx.task(task);
         account.waited_for = waited_for;

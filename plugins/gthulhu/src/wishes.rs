@@ -35,11 +35,9 @@ impl Wishes {
         Self { reader: Some(reader), malformed: 0 }
     }
 
-    /// Takes a newer table, if there is one. Never waits.
-    pub(crate) fn refresh(&mut self) {
-        if let Some(reader) = &mut self.reader {
-            reader.refresh();
-        }
+    /// Takes a newer table, if there is one, and says whether there was. Never waits.
+    pub(crate) fn refresh(&mut self) -> bool {
+        self.reader.as_mut().is_some_and(Reader::refresh)
     }
 
     pub(crate) fn malformed(&self) -> u64 {
@@ -113,6 +111,11 @@ enum Found {
 }
 
 impl Wish {
+    /// Until when this is what was asked for; for ever where nothing was leased.
+    pub(crate) fn expires_at(&self) -> Nanos {
+        Nanos(self.expires_at)
+    }
+
     /// The level by which it goes ahead of others while it has tokens; `None`: it stays in the queue.
     pub(crate) fn ahead(&self) -> Option<Level> {
         match self.priority.class {

@@ -3,7 +3,7 @@
 mod world;
 
 use gthulhu_plugin_gthulhu::Gthulhu;
-use qumun::sim::{Limit, Spec, Step, Workload};
+use qumun::sim::{Limit, Span, Spec, Step, Workload};
 use qumun::{Cpu, CpuSet, Nanos};
 use world::{hog, ms, ran, run, setups, us};
 
@@ -21,6 +21,28 @@ fn a_sleeper_among_hogs_runs_when_it_wakes() {
         let total = ran(&sim.group(hogs)) / 40.0;
         assert!(waits.quantile(0.99) < us(890), "p99 {}", waits.quantile(0.99));
         assert!(total > 0.95, "hogs have {total:.3}");
+    }
+}
+
+/// So many wake up that slices cut once in a millisecond are too few: who comes then waits for the next one, or for the clock
+/// interrupt; or not for longer than was said.
+#[test]
+fn a_decision_comes_when_the_agent_has_been_waited_for_long_enough() {
+    for setup in setups() {
+        let longest = |after: Nanos| {
+            let mut setup = setup.clone();
+            setup.settings.preempt_after = after.as_u64();
+            let mut work = Workload::new();
+            work.group("hogs", 4, Spec::default(), hog());
+            let steps = vec![Step::Run(us(20).into()), Step::Sleep(Span::Exponential(ms(3)))];
+            work.group("sleepers", 10, Spec::default(), steps);
+            let sim = run(setup, &work, Gthulhu::default(), ms(10_000));
+            (Nanos(sim.counters().max_parked_ns), sim.counters().preempts)
+        };
+        let [(never, some), (soon, more)] = [Nanos::ZERO, us(200)].map(longest);
+        // An event may come during a turn of the agent, and what it says comes at the end of the next one.
+        assert!(never > us(900) && soon < us(240), "{never} without it, {soon} with it");
+        assert!(more > some, "{some} slices were cut without it, {more} with it");
     }
 }
 

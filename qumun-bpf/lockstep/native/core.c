@@ -9,6 +9,8 @@ _Static_assert(sizeof(struct task_ctx) <= STORAGE, "room for struct task_ctx");
 _Static_assert(sizeof(struct cgroup_ctx) <= sizeof(((struct cgroup *)0)->storage), "room for struct cgroup_ctx");
 /* More cgroups than any history makes. */
 #define SLOTS 64
+/* More rules than any history has. */
+#define PAYERS 4
 u8 event_buffer[sizeof(struct qm_event)] __attribute__((aligned(8)));
 
 /* Everything as after a load with these settings. */
@@ -28,6 +30,8 @@ EXPORT void native_reset(struct qm_config *settings)
 	__builtin_memset(cgroups, 0, SLOTS * sizeof(cgroups[0]));
 	__builtin_memset(groups, 0, SLOTS * sizeof(groups[0]));
 	__builtin_memset(held, 0, sizeof(held));
+	__builtin_memset(&rules, 0, sizeof(rules));
+	__builtin_memset(payers, 0, sizeof(payers));
 	qumun_init(NULL);
 }
 
@@ -86,7 +90,17 @@ EXPORT void native_timer(void)
 	heartbeat(NULL, NULL, &slot);
 }
 
+EXPORT void native_alarm(void) { alarm(NULL, NULL, NULL); }
+
 EXPORT void native_ack(u64 epoch) { agent.ack = epoch; }
+
+EXPORT bool native_kernel_mode(bool on)
+{
+	struct qm_mode args = { .kernel = on };
+
+	qumun_mode(&args);
+	return args.was;
+}
 
 EXPORT void native_revoke(s32 pid, bool all)
 {
@@ -97,6 +111,8 @@ EXPORT void native_revoke(s32 pid, bool all)
 }
 
 EXPORT u32 native_mark(s32 pid) { return revoked(pid); }
+
+EXPORT struct qm_rules *native_rules(void) { return &rules; }
 
 EXPORT struct qm_view *native_view(void) { return &view; }
 
@@ -119,7 +135,16 @@ EXPORT void native_state(u64 *out)
 	*out++ = core.filled;
 	*out++ = core.filled_at;
 	*out++ = core.shared_at;
+	*out++ = core.parked;
+	*out++ = core.parked_at;
 	*out++ = core.preempt_at;
+	*out++ = core.called_at;
+	*out++ = core.alarm;
+	*out++ = core.ahead_paid;
+	for (u32 i = 0; i < PAYERS; i++) {
+		*out++ = payers[i].key;
+		*out++ = payers[i].paid;
+	}
 	*out++ = core.released_at;
 	*out++ = core.held;
 	*out++ = core.release_word;
@@ -154,6 +179,7 @@ EXPORT void native_cpu(u32 cpu, u64 *out)
 	*out++ = cc->overran_at;
 	*out++ = cc->kept;
 	*out++ = cc->order;
+	*out++ = cc->rank | (u64)cc->favour << 32;
 }
 
 EXPORT void native_task(struct task_struct *p, u64 *out)
@@ -186,11 +212,16 @@ EXPORT void native_task(struct task_struct *p, u64 *out)
 	*out++ = t->permit_until;
 	*out++ = t->permit_vtime;
 	*out++ = t->permit_slice;
+	*out++ = t->left;
 	*out++ = t->permit_rate;
 	*out++ = t->permit_flags;
 	*out++ = t->permit_mark;
 	*out++ = t->permit_epoch;
 	*out++ = t->permit_weight;
+	*out++ = t->rule_table;
+	*out++ = t->rule;
+	*out++ = t->rule_paid;
+	*out++ = t->rank | (u64)t->favour << 32;
 }
 
 /* A slot of the table and what belongs to it. */

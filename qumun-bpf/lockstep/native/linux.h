@@ -38,6 +38,7 @@ enum { MAP_ARRAY = 2, MAP_RINGBUF = 27, MAP_TASK_STORAGE = 29, MAP_USER_RINGBUF 
 #define BPF_RB_NO_WAKEUP 1
 #define BPF_RB_AVAIL_DATA 0
 #define CLOCK_MONOTONIC 1
+#define BPF_F_TIMER_CPU_PIN 2
 
 struct bpf_timer {
 	u64 opaque[2];
@@ -151,6 +152,7 @@ struct task_struct *rust_find(s32 pid);
 s32 rust_task_cpu(struct task_struct *p);
 s32 rust_nr_queued(u64 dsq);
 void rust_kick(s32 cpu, u64 flags);
+void rust_alarm(u64 after);
 bool rust_claim_idle(s32 cpu);
 s32 rust_pick_idle(struct task_struct *p);
 s32 rust_claim_near(struct task_struct *p, s32 prev);
@@ -194,7 +196,9 @@ static u64 bpf_get_current_pid_tgid(void)
 }
 static struct task_struct nobody;
 static struct task_struct *bpf_get_current_task_btf(void) { return rust_current() ?: &nobody; }
-static void *bpf_map_lookup_elem(void *map, void *key) { return NULL; }
+/* Of the core's timers only the second one can be started: the first is the Rust side's, which needs no asking. */
+static struct bpf_timer alarm_slot;
+static void *bpf_map_lookup_elem(void *map, void *key) { return *(u32 *)key == 1 ? &alarm_slot : NULL; }
 static long bpf_trace_printk(char *fmt, u32 size, ...) { return 0; }
 static long bpf_probe_read_kernel_str(void *dst, u32 size, void *src) { return 0; }
 static void *bpf_ringbuf_reserve(void *map, u64 size, u64 flags) { return rust_event_room() ? event_buffer : NULL; }
@@ -222,7 +226,12 @@ static void *bpf_cgrp_storage_get(void *map, struct cgroup *cgrp, void *value, u
 }
 static long bpf_timer_init(struct bpf_timer *t, void *map, u64 flags) { return 0; }
 static long bpf_timer_set_callback(struct bpf_timer *t, void *fn) { return 0; }
-static long bpf_timer_start(struct bpf_timer *t, u64 ns, u64 flags) { return 0; }
+static long bpf_timer_start(struct bpf_timer *t, u64 ns, u64 flags)
+{
+	if (t == &alarm_slot)
+		rust_alarm(ns);
+	return 0;
+}
 static long bpf_dynptr_read(void *dst, u32 len, struct bpf_dynptr *src, u32 off, u64 flags)
 {
 	__builtin_memcpy(dst, (char *)src->data + off, len);

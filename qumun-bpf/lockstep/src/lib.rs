@@ -14,7 +14,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use native::{Cgroup, Native, Settings as NativeSettings};
 use qumun::sim::{Core, Counters, Linux, Settings, Thread};
-use qumun::{Cpu, CpuSet, Epoch, Events, Level, Pid};
+use qumun::{Cpu, CpuSet, Epoch, Events, Level, Numbers, Pid, Rules};
 
 static ONE: Mutex<()> = Mutex::new(());
 
@@ -30,15 +30,16 @@ pub struct Compiled {
     tasks: Vec<Native>,
     // In boxes, because C does keep theirs: in the storage of tasks and of each other.
     cgroups: BTreeMap<u64, Box<Cgroup>>,
+    numbers: Numbers,
     _alone: MutexGuard<'static, ()>,
 }
 
 /// The state of the core that is one for the machine, in the order of `native_state`.
-pub const STATE: usize = 18 + 64;
+pub const STATE: usize = 23 + 8 + 64;
 /// What it keeps for a CPU, in the order of `native_cpu`.
-pub const CPU: usize = 23;
+pub const CPU: usize = 24;
 /// What it keeps for a task, in the order of `native_task`.
-pub const TASK: usize = 31;
+pub const TASK: usize = 36;
 /// What it keeps for a cgroup, in the order of `native_slot`.
 pub const SLOT: usize = 18;
 
@@ -50,6 +51,7 @@ impl Compiled {
             settings: NativeSettings::of(settings, events),
             tasks: Vec::new(),
             cgroups: BTreeMap::new(),
+            numbers: Numbers::default(),
             _alone: alone,
         }
     }
@@ -248,12 +250,24 @@ impl Core for Compiled {
         self.call(linux, |_| native::timer());
     }
 
+    fn alarm(&mut self, linux: &mut Linux) {
+        self.call(linux, |_| native::alarm());
+    }
+
     fn hello(&mut self, linux: &mut Linux, pid: Pid, tgid: Pid) -> Epoch {
         self.call(linux, |_| native::hello(pid, tgid))
     }
 
     fn acknowledge(&mut self, epoch: Epoch) {
         native::acknowledge(epoch);
+    }
+
+    fn set_kernel_mode(&mut self, linux: &mut Linux, on: bool) -> bool {
+        self.call(linux, |_| native::set_kernel_mode(on))
+    }
+
+    fn set_rules(&mut self, linux: &Linux, rules: &Rules) {
+        native::set_rules(&rules.raw(&mut self.numbers, linux.nr_cpus()));
     }
 
     fn revoke(&mut self, pid: Option<Pid>) {

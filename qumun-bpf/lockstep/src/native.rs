@@ -3,11 +3,15 @@
 use std::cell::RefCell;
 
 use qumun::sim::{Counters, Dsq, Iter, Limit, Linux, RawDecision, Settings as RefSettings, Thread};
-use qumun::{Affinity, Cpu, CpuSet, Epoch, Event, Events, Generation, Nanos, Note, Pid, Queued, TaskId};
+use qumun::{
+    Affinity, Cpu, CpuSet, Epoch, Event, Events, Generation, Nanos, Note, Pid, Queued, RawRule, RawRules,
+    TaskId,
+};
+use qumun_bpf::rules::{Content, publish};
 use qumun_bpf::wire;
 
 const STORAGE: usize = 256;
-const VIEW_WORDS: usize = 16 + 39;
+const VIEW_WORDS: usize = 16 + 40;
 const PF_KTHREAD: u32 = 0x0020_0000;
 const TASK_QUEUED: u32 = 1;
 
@@ -149,6 +153,7 @@ pub(crate) struct Settings {
     preempt: u64,
     max_run: u64,
     heartbeat: u64,
+    preempt_after: u64,
     nr_cpu_ids: u32,
     debug: u32,
     options: u32,
@@ -168,6 +173,7 @@ impl Settings {
             preempt: s.preempt,
             max_run: s.max_run,
             heartbeat: s.heartbeat,
+            preempt_after: s.preempt_after,
             nr_cpu_ids: 1,
             debug: 0,
             options,
@@ -343,7 +349,10 @@ unsafe extern "C" {
     fn native_set(args: *mut TaskArgs) -> i32;
     fn native_reset(settings: *const Settings);
     fn native_timer();
+    fn native_alarm();
     fn native_ack(epoch: u64);
+    fn native_kernel_mode(on: bool) -> bool;
+    fn native_rules() -> *mut wire::Rules;
     fn native_revoke(pid: i32, all: bool);
     fn native_mark(pid: i32) -> u32;
     fn native_view() -> *const u64;
@@ -483,6 +492,9 @@ exports! {
     }
     fn rust_kick(cpu: i32, flags: u64) {
         now(|_, linux| linux.kick(Cpu(cpu as u32), flags));
+    }
+    fn rust_alarm(after: u64) {
+        now(|_, linux| linux.set_alarm(after));
     }
     fn rust_claim_idle(cpu: i32) -> bool {
         now(|_, linux| linux.claim_idle(Cpu(cpu as u32)))
@@ -664,6 +676,40 @@ pub(crate) fn timer() {
     unsafe { native_timer() };
 }
 
+pub(crate) fn alarm() {
+    // SAFETY: within `with`.
+    unsafe { native_alarm() };
+}
+
+pub(crate) fn set_kernel_mode(on: bool) -> bool {
+    // SAFETY: as in `call`.
+    unsafe { native_kernel_mode(on) }
+}
+
+pub(crate) fn set_rules(raw: &RawRules) {
+    let rules = raw.rules.iter().map(|(&number, rule)| {
+        let RawRule { key, until, slice, window, price, weight, saves, rank, each } = *rule;
+        let (until_ns, slice_ns, window_ns, flags) = (until, slice, window, u32::from(each));
+        let reserved = 0;
+        (
+            number,
+            wire::Rule { key, until_ns, slice_ns, window_ns, price, weight, saves, rank, flags, reserved },
+        )
+    });
+    let targets = raw.targets.iter().map(|(whom, number)| {
+        let (kind, a, b) = whom.words();
+        wire::Target { a, b, kind, rule: number + 1 }
+    });
+    let content = Content {
+        floor_window_ns: raw.floor_window,
+        floor_price: raw.floor_price,
+        rules: rules.collect(),
+        targets: targets.collect(),
+    };
+    // SAFETY: C's own, which nobody else uses now.
+    unsafe { publish(native_rules(), &content) }.expect("the histories have few rules");
+}
+
 pub(crate) fn revoke(pid: Option<Pid>) {
     // SAFETY: plain numbers.
     unsafe { native_revoke(pid.unwrap_or_default().0, pid.is_none()) };
@@ -717,11 +763,11 @@ pub(crate) fn task(task: &Native) -> [u64; super::TASK] {
 
 /// The counters of 64 CPUs together.
 pub(crate) fn counters() -> Counters {
-    let mut sum = [0u64; 34];
+    let mut sum = [0u64; 37];
     let mut parked = 0;
     for cpu in 0..64 {
         // SAFETY: a block of counters is so long.
-        let block = unsafe { std::slice::from_raw_parts(native_counters(cpu), 34) };
+        let block = unsafe { std::slice::from_raw_parts(native_counters(cpu), 37) };
         sum.iter_mut().zip(block).for_each(|(sum, one)| *sum += one);
         parked = parked.max(block[23]);
     }
@@ -757,11 +803,14 @@ pub(crate) fn counters() -> Counters {
         (&mut c.throttled_ns, 31),
         (&mut c.limit_overruns, 32),
         (&mut c.permitted, 33),
+        (&mut c.kernel_mode, 34),
+        (&mut c.resumed, 35),
+        (&mut c.ahead, 36),
     ]
     .into_iter()
     .for_each(|(to, at)| *to = sum[at]);
     c.max_parked_ns = parked;
-    c.rescued = view()[32];
+    c.rescued = view()[33];
     c
 }
 

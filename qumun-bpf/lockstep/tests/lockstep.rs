@@ -6,9 +6,9 @@
 //! how many there are.
 
 use qumun::sim::{
-    Core, Counters, Host, Limit, Linux, Place, RawDecision, Reference, Sabotage, Settings, Spec, Thread,
+    Core, Counters, Host, Limit, Linux, Place, RawDecision, Reference, Sabotage, Settings, Spec, Task, Thread,
 };
-use qumun::{Cpu, CpuSet, Epoch, Event, Events, Nanos, Pid, TaskId, Topology};
+use qumun::{Cpu, CpuSet, Epoch, Event, Events, Nanos, Pid, Rule, Rules, TaskId, Topology, Whom};
 use qumun_lockstep::Compiled;
 
 /// In a build that is not optimized, a few are enough to see that the test itself is right.
@@ -39,6 +39,33 @@ impl Random {
     }
 }
 
+/// Rules for these tasks, and for some of their kind.
+fn rules(number: u64, tasks: impl Iterator<Item = Task>) -> Rules {
+    let mut random = Random(number);
+    let mut rules = Rules::new().floor(random.of(&[0, 50, 200, 1_000]));
+    let mut names = std::collections::BTreeSet::new();
+    for (key, task) in tasks.enumerate() {
+        let whom = match random.below(6) {
+            0 => Whom::Label(random.below(3)),
+            1 => Whom::Thread(task.pid, task.born.as_u64() / 10_000_000),
+            2 => Whom::Process(task.tgid, task.process_born.as_u64() / 10_000_000),
+            3 => Whom::Cgroup(task.cgroup_id),
+            _ => Whom::Comm(task.comm),
+        };
+        let burst = Nanos(random.of(&[1, 1_000_000, 20_000_000]));
+        let rule = Rule::new(key as u64 + random.below(2) * 10)
+            .slice(Nanos(random.of(&[0, 1, 2_000_000, 1 << 40])))
+            .at_most(random.of(&[0, 0, 1, 1_000]))
+            .ahead(random.of(&[0, 1, 5, 11]))
+            .saving(random.of(&[0, 0, 50, 100]))
+            .tokens(random.of(&[1, 200, 1_000_000]), burst);
+        let rule = if random.one_in(3) { rule.for_each() } else { rule };
+        let rule = if random.one_in(6) { rule.until(Nanos(1)) } else { rule };
+        rules = rules.with(rule, names.insert(whom).then_some(whom));
+    }
+    rules
+}
+
 #[derive(Clone, Copy, Debug)]
 enum Step {
     Spawn {
@@ -55,6 +82,7 @@ enum Step {
     Preempt(u32),
     Tick(u32, u64),
     Timer(u32),
+    Alarm(u32),
     Kicks,
     Advance(u64),
     Affinity(usize, u64),
@@ -90,12 +118,21 @@ enum Step {
     },
     /// An agent comes, if there is none, and keeps its word for long enough.
     Agree,
+    /// The agent is a task of this machine, and more wake up than slices are cut for it. Some time later the alarm goes off.
+    Crowd {
+        agent: usize,
+        wait: u64,
+        cpu: u32,
+    },
     LateInserts(bool),
     InKernel(bool),
     RingBusy(bool),
     Revoke(usize, bool),
     /// Sleeps, and wakes up at once: what a permit is for.
     Nap(u32),
+    KernelMode(bool),
+    /// Rules for some of the tasks, all from this number.
+    Rules(u64),
     Settle,
 }
 
@@ -108,7 +145,7 @@ fn step(random: &mut Random, nr_cpus: u32) -> Step {
         _ => random.next(),
     };
     let cgroup = |random: &mut Random| random.below(9);
-    match random.below(148) {
+    match random.below(160) {
         0..7 => Step::Spawn {
             weight: random.of(&[1, 50, 100, 100, 300, 10_000]),
             cpus: mask(random),
@@ -137,7 +174,7 @@ fn step(random: &mut Random, nr_cpus: u32) -> Step {
         68..71 => Step::Affinity(task(random), mask(random)),
         71..72 => Step::Weight(task(random), random.of(&[1, 100, 10_000])),
         72..73 => Step::Cgroup(task(random), cgroup(random)),
-        73..74 => Step::Label(task(random), random.next()),
+        73..74 => Step::Label(task(random), random.next() >> random.of(&[0, 62])),
         74..75 => Step::Exit(task(random)),
         75..76 => Step::LateExit(task(random)),
         76..77 => Step::Offline(cpu(random)),
@@ -164,6 +201,14 @@ fn step(random: &mut Random, nr_cpus: u32) -> Step {
         118..120 => Step::RingBusy(random.one_in(3)),
         120..122 => Step::Revoke(task(random), random.one_in(4)),
         122..134 => Step::Nap(random.below(u64::from(nr_cpus)) as u32),
+        134..136 => Step::KernelMode(random.one_in(4)),
+        150..154 => Step::Rules(random.next()),
+        154..158 => Step::Alarm(cpu(random)),
+        158..160 => Step::Crowd {
+            agent: task(random),
+            wait: random.of(&[0, 100_000, 1_000_000, 10_000_000]),
+            cpu: cpu(random),
+        },
         _ => Step::Answer { wrong: random.of(&[2, 5, 1000]), number: random.next() },
     }
 }
@@ -197,6 +242,8 @@ impl World {
         settings.early_kthreads = random.one_in(4);
         settings.limits = !random.one_in(4);
         settings.shared = random.one_in(2);
+        settings.preempt = random.of(&[1_000_000, 1_000_000, 1_000_000_000]);
+        settings.preempt_after = random.of(&[0, 1, 200_000, 5_000_000]);
         settings.max_run = random.of(&[0, 50_000_000, 500_000_000]);
         let topology = match random.below(4) {
             0 => Topology::flat(1),
@@ -282,6 +329,7 @@ impl<C: Core> Side<C> {
             }
             Step::Tick(cpu, left) => return Some(u64::from(host.tick(Cpu(cpu), left))),
             Step::Timer(cpu) => host.timer(Cpu(cpu)),
+            Step::Alarm(cpu) => return Some(host.alarm(Cpu(cpu)).into()),
             Step::Kicks => {
                 let mut wanted = Vec::new();
                 host.take_kicks(|cpu| wanted.push(cpu));
@@ -399,16 +447,34 @@ impl<C: Core> Side<C> {
                 if linux.now() & 1 == 0 {
                     core.hello(linux, Pid(1), Pid(1));
                 }
-                core.acknowledge(core.epoch());
-                // What was parked before comes out, and the dwell passes.
-                for _ in 0..3 {
-                    for cpu in (0..host.linux.nr_cpus()).map(Cpu) {
-                        host.schedule(cpu);
-                    }
-                    let now = host.linux.now();
-                    host.set_now(Nanos(now + 70_000_001));
-                    host.timer(Cpu(0));
+                self.agree();
+            }
+            Step::Crowd { agent, wait, cpu } => {
+                let agent = self.task(agent)?;
+                let Host { linux, core, .. } = &mut self.host;
+                if linux.nr_cpus() > 2 || linux.threads().count() >= TASKS {
+                    return None;
                 }
+                let pid = linux.task(agent).pid;
+                core.hello(linux, pid, pid);
+                self.agree();
+                let host = &mut self.host;
+                host.wake(agent, None);
+                for n in 0..host.linux.nr_cpus() + 5 {
+                    let task = host.spawn(&Spec::default(), CpuSet::ALL, None);
+                    host.wake(task, None);
+                    if n < host.linux.nr_cpus() && host.linux.running(Cpu(n)).is_none() {
+                        host.schedule(Cpu(n));
+                    }
+                    // Its turn is over, and it wants another one.
+                    if let Place::Running(at) = host.linux.task(agent).place {
+                        host.linux.set_slice(agent, 0);
+                        host.schedule(at);
+                    }
+                }
+                let now = host.linux.now();
+                host.set_now(Nanos(now + wait));
+                return Some(host.alarm(Cpu(cpu)).into());
             }
             Step::LateInserts(late) => {
                 host.settle();
@@ -416,6 +482,16 @@ impl<C: Core> Side<C> {
             }
             Step::InKernel(is) => host.linux.in_kernel = is,
             Step::RingBusy(is) => host.linux.ring_busy = is,
+            Step::KernelMode(on) => {
+                let Host { linux, core, .. } = host;
+                return Some(core.set_kernel_mode(linux, on).into());
+            }
+            Step::Rules(number) => {
+                let tasks: Vec<_> = (0..3).filter_map(|n| self.task(n + number as usize % 7)).collect();
+                let rules = rules(number, tasks.iter().map(|task| self.host.linux.task(*task)).cloned());
+                let Host { linux, core, .. } = &mut self.host;
+                core.set_rules(linux, &rules);
+            }
             Step::Nap(cpu) => {
                 host.schedule(Cpu(cpu));
                 if let Some(task) = host.sleep(Cpu(cpu)) {
@@ -429,6 +505,20 @@ impl<C: Core> Side<C> {
             Step::Settle => host.settle(),
         }
         None
+    }
+
+    /// The agent keeps its word: what was parked before comes out, and the dwell passes.
+    fn agree(&mut self) {
+        let host = &mut self.host;
+        host.core.acknowledge(host.core.epoch());
+        for _ in 0..3 {
+            for cpu in (0..host.linux.nr_cpus()).map(Cpu) {
+                host.schedule(cpu);
+            }
+            let now = host.linux.now();
+            host.set_now(Nanos(now + 70_000_001));
+            host.timer(Cpu(0));
+        }
     }
 
     /// What the kernel sees, in words.
@@ -451,8 +541,9 @@ impl<C: Core> Side<C> {
         }
         let _ = write!(
             text,
-            "\nkicks {:?} idle {} decisions {} ejected {:?}\nevents {:?}",
+            "\nkicks {:?} alarm {:?} idle {} decisions {} ejected {:?}\nevents {:?}",
             linux.kicks(),
+            linux.alarm(),
             linux.idle(),
             linux.decisions_left(),
             linux.ejected(),
@@ -504,6 +595,9 @@ fn totals(c: &Counters) -> Vec<u64> {
         c.throttled_ns,
         c.limit_overruns,
         c.permitted,
+        c.kernel_mode,
+        c.resumed,
+        c.ahead,
     ]
 }
 
@@ -600,6 +694,7 @@ fn a_difference_is_noticed() {
         Sabotage::SendDegraded,
         Sabotage::NoCharge,
         Sabotage::HoldForEver,
+        Sabotage::DeafAlarm,
     ] {
         let found = (0..5_000).find(|&seed| history(seed, how, false, &mut Reached::default()).is_err());
         assert!(found.is_some(), "{how:?} was not noticed");

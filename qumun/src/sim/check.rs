@@ -6,6 +6,7 @@ use super::host::Host;
 use super::linux::{Dsq, Place, Thread};
 use super::machine::TIMER;
 use super::reference::{DWELL_MAX, DWELL_MIN, Reference};
+use super::values::Reason;
 use crate::{Cpu, Nanos};
 
 /// Fails with the words that follow unless the condition holds.
@@ -100,7 +101,8 @@ impl Reference {
         let sent = self.sent_degraded;
         rule!(sent == 0, "{sent} events sent while the core schedules");
         let dwell = self.view.dwell;
-        rule!((DWELL_MIN..=DWELL_MAX).contains(&dwell), "the dwell is {}", Nanos(dwell));
+        let back = self.view.reason == Reason::Mode as usize && dwell == 0;
+        rule!(back || (DWELL_MIN..=DWELL_MAX).contains(&dwell), "the dwell is {}", Nanos(dwell));
         if let Some(at) = self.oldest_undecided().filter(|_| self.view.normal) {
             let age = now - at;
             // Ages are looked at in buckets of 4.2 ms, of which the youngest and the oldest may be cut.

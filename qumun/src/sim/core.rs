@@ -2,7 +2,7 @@
 
 use super::linux::{Linux, Thread};
 use super::values::Counters;
-use crate::{Cpu, CpuSet, Epoch, Events, Pid};
+use crate::{Cpu, CpuSet, Epoch, Events, Pid, Rules};
 
 /// A task slept before this enqueue (`SCX_ENQ_WAKEUP`).
 pub const ENQ_WAKEUP: u64 = 1;
@@ -65,11 +65,17 @@ pub trait Core {
     fn cpu_online(&mut self, linux: &mut Linux, cpu: Cpu);
     /// The core's own timer, every 10 ms.
     fn timer(&mut self, linux: &mut Linux);
+    /// The time has passed that it asked for ([`Linux::set_alarm`]).
+    fn alarm(&mut self, linux: &mut Linux);
 
     /// A new agent introduces itself: the epoch that it is to acknowledge.
     fn hello(&mut self, linux: &mut Linux, pid: Pid, tgid: Pid) -> Epoch;
     /// The epoch that the agent has acknowledged, as user space wrote it.
     fn acknowledge(&mut self, epoch: Epoch);
+    /// Lets the core decide alone, or asks the agent again. Returns whether it did before.
+    fn set_kernel_mode(&mut self, linux: &mut Linux, on: bool) -> bool;
+    /// What user space wants for tasks where the core decides by itself. They were [checked](Rules::check).
+    fn set_rules(&mut self, linux: &Linux, rules: &Rules);
     /// The agent ends the permits of a task, or all of them.
     fn revoke(&mut self, pid: Option<Pid>);
     /// What a permit of a task has to carry now.

@@ -251,6 +251,18 @@ impl<C: Core> Host<C> {
         self.core.timer(&mut self.linux);
     }
 
+    /// The core's second timer fires on this CPU, if it is on.
+    pub fn alarm(&mut self, cpu: Cpu) -> bool {
+        if self.linux.alarm.take().is_none() {
+            return false;
+        }
+        self.settle_now();
+        let running = self.linux.cpus[cpu.0 as usize].running;
+        self.context(Some(cpu), running);
+        self.core.alarm(&mut self.linux);
+        true
+    }
+
     /// What the core has asked for of CPUs: which of them must [schedule](Self::schedule) now.
     pub fn take_kicks(&mut self, mut wants: impl FnMut(Cpu)) {
         while let Some((cpu, flags)) = self.linux.kicks.pop() {

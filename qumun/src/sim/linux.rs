@@ -188,6 +188,8 @@ pub struct Linux {
     pub(crate) pending: Option<Insert>,
     /// What the core has asked for, until the driver has seen to it: a CPU and `SCX_KICK_*`.
     pub(crate) kicks: Vec<(Cpu, u64)>,
+    /// When the core's second timer fires (`bpf_timer_start`); it is off unless the core asks for it.
+    pub(crate) alarm: Option<u64>,
     /// CPUs that got something to run in their local queue.
     pub(crate) woken: Vec<Cpu>,
     /// Tasks that dispatch has moved since it began.
@@ -236,6 +238,7 @@ impl Linux {
             published: 0,
             pending: None,
             kicks: Vec::new(),
+            alarm: None,
             woken: Vec::new(),
             moved: 0,
             ejected: None,
@@ -429,6 +432,16 @@ impl Linux {
     /// CPUs that were asked to look for work, and how (`SCX_KICK_*`), in the order of the calls.
     pub fn kicks(&self) -> &[(Cpu, u64)] {
         &self.kicks
+    }
+
+    /// Starts the core's second timer, or starts it anew: it fires when so many ns have passed.
+    pub fn set_alarm(&mut self, after: u64) {
+        self.alarm = Some(self.now.0.saturating_add(after));
+    }
+
+    /// When that timer fires, if it is on.
+    pub fn alarm(&self) -> Option<u64> {
+        self.alarm
     }
 
     /// How many decisions the core has not taken, published or not.

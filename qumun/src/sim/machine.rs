@@ -416,9 +416,13 @@ impl Reference {
     pub(super) fn latch(&self) -> Latch {
         let view = &self.view;
         Latch {
-            mode: if view.normal { Mode::Normal } else { Mode::Degraded },
+            mode: match (view.kernel, view.normal) {
+                (true, _) => Mode::Kernel,
+                (_, true) => Mode::Normal,
+                _ => Mode::Degraded,
+            },
             epoch: Epoch(view.epoch),
-            reason: [Reason::Start, Reason::Late, Reason::Exit, Reason::Hello][view.reason],
+            reason: [Reason::Start, Reason::Late, Reason::Exit, Reason::Hello, Reason::Mode][view.reason],
             since: Nanos(view.degraded_since),
             dwell: Nanos(view.dwell),
             entered: view.entered[1..].iter().sum(),

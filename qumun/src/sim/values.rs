@@ -67,6 +67,8 @@ pub enum Sabotage {
     NoCharge,
     /// Nobody is let out before its cgroup has something left.
     HoldForEver,
+    /// The agent is not helped to a CPU however long it is waited for.
+    DeafAlarm,
     /// A decision that was applied leaves the task parked, too.
     DoublePlace,
 }
@@ -225,6 +227,12 @@ pub struct Counters {
     pub limit_overruns: u64,
     /// Wakeups that a permit let in.
     pub permitted: u64,
+    /// Enqueues in kernel mode.
+    pub kernel_mode: u64,
+    /// Tasks whose slice was cut short and that a permit let go on.
+    pub resumed: u64,
+    /// Times the core put a task ahead of others because a rule says so.
+    pub ahead: u64,
 }
 
 /// Who schedules.
@@ -234,6 +242,8 @@ pub enum Mode {
     Degraded,
     /// The agent.
     Normal,
+    /// The core, because it was told to.
+    Kernel,
 }
 
 /// Why the core took over.
@@ -247,6 +257,8 @@ pub enum Reason {
     Exit,
     /// A new agent came.
     Hello,
+    /// Back from kernel mode, until the agent has caught up.
+    Mode,
 }
 
 /// The latch between the two modes.

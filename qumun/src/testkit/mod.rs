@@ -44,17 +44,19 @@ pub struct Suite<F> {
     seed: u64,
     only: Option<Property>,
     without: Vec<(Property, &'static str)>,
+    kernel_mode: bool,
 }
 
 impl<F> fmt::Debug for Suite<F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { name, histories, seed, only, without, make: _ } = self;
+        let Self { name, histories, seed, only, without, kernel_mode, make: _ } = self;
         f.debug_struct("Suite")
             .field("name", name)
             .field("histories", histories)
             .field("seed", seed)
             .field("only", only)
             .field("without", without)
+            .field("kernel_mode", kernel_mode)
             .finish_non_exhaustive()
     }
 }
@@ -62,12 +64,20 @@ impl<F> fmt::Debug for Suite<F> {
 impl<S: Scheduler, F: Fn() -> S + Clone + 'static> Suite<F> {
     /// For the policy that `make` makes: a new one for each history.
     pub fn new(name: impl Into<String>, make: F) -> Self {
-        Self { name: name.into(), make, histories: 12, seed: 1, only: None, without: Vec::new() }
+        let (name, without) = (name.into(), Vec::new());
+        Self { name, make, histories: 12, seed: 1, only: None, without, kernel_mode: false }
     }
 
     /// Leaves a property out that the policy does not promise. The report says why.
     pub fn without(mut self, property: Property, why: &'static str) -> Self {
         self.without.push((property, why));
+        self
+    }
+
+    /// In kernel mode: the core decides alone, and keeps the promises. `make` makes what subscribes to events and reads
+    /// those that are left.
+    pub fn kernel_mode(mut self) -> Self {
+        self.kernel_mode = true;
         self
     }
 
@@ -118,7 +128,8 @@ impl<S: Scheduler, F: Fn() -> S + Clone + 'static> Suite<F> {
         }
         for number in 0..self.histories {
             let seed = self.seed.wrapping_mul(0x1_0000).wrapping_add(u64::from(number));
-            let history = histories::history(property, seed);
+            let mut history = histories::history(property, seed);
+            history.setup.kernel_mode = self.kernel_mode;
             let Err(why) = check(property, &history, &self.make) else { continue };
             let (history, why) = shrink::smallest(property, history, why, &self.make);
             let file = write(&self.name, property, &history, &why);

@@ -1,19 +1,20 @@
 //! Spinning favourites: four tasks of the strongest level on every CPU there is, beside others that only compute and a
-//! health check once a second. The machine stays usable, and the favourites get what they are for.
+//! health check once a second. The machine stays usable, and the favourites get what they are for: from the policy, and from
+//! the core in kernel mode.
 //!
 //! `boosted [SECONDS]`; 10 unless told.
 
 use std::process::{Command, ExitCode, Stdio};
 use std::time::Duration;
 
-use gthulhu_model::{Budget, Class, Label, Level, Priority};
-use gthulhu_plugin_gthulhu::Gthulhu;
-use lab_guest::check::Checks;
+use gthulhu_model::{Budget, Class, Floor, Label, Level, Priority};
+use gthulhu_plugin_gthulhu::{Gthulhu, rules};
+use lab_guest::check::{Checks, ensure};
 use lab_guest::noise::Noise;
 use lab_guest::process::{Background, wait_for};
 use lab_guest::{Result, sys};
 use qumun::kernel::{Link, Running, TaskSettings};
-use qumun::{Pid, Scheduler, StopHandle};
+use qumun::{Nanos, Pid, Scheduler, StopHandle};
 use serde_json::Value;
 
 const GRACE: Duration = Duration::from_secs(30);
@@ -49,10 +50,27 @@ fn boosted(checks: &mut Checks, secs: u64) -> Result<()> {
     let decides = || Ok((running.inner().view().mode == qumun::kernel::wire::NORMAL).then_some(()));
     wait_for("decisions", GRACE, decides)?;
     checks.check("boosted.spinning", || spinning(&running, secs));
+    checks.check("boosted.kernel-mode", || {
+        running.set_kernel_mode(true).map_err(text)?;
+        let rules = rules(None, [favourite()?], Floor::DEFAULT, Nanos(sys::now_ns()));
+        running.set_rules(&rules).map_err(text)?;
+        let (before, said) = (running.inner().totals(), spinning(&running, secs)?);
+        let after = running.inner().totals();
+        let (asked, ahead) = (after.dec_applied - before.dec_applied, after.ahead - before.ahead);
+        ensure(asked == 0 && ahead > 0, || format!("{asked} decisions, {ahead} times ahead of others"))?;
+        Ok(format!("{said}; ahead of others {ahead} times, nobody was asked"))
+    });
     stop.stop();
     agent.join().map_err(|_| "the agent panicked")??;
     running.detach();
     Ok(())
+}
+
+/// What is wanted for the spinning tasks.
+fn favourite() -> Result<Label> {
+    let class = Class::Latency(Level::STRONGEST);
+    let budget = Budget::millicpu(1_000).map_err(|e| e.to_string())?;
+    Ok(Label::Priority(Priority { class, slice: None, budget: Some(budget) }))
 }
 
 fn spinning(running: &Running, secs: u64) -> Result<String> {
@@ -63,9 +81,7 @@ fn spinning(running: &Running, secs: u64) -> Result<String> {
     let noise = Noise::start();
     let health = load(&["health"])?;
     let others = load(&["race", "background:4"])?;
-    let class = Class::Latency(Level::STRONGEST);
-    let budget = Budget::millicpu(1_000).map_err(|e| e.to_string())?;
-    let label = Label::Priority(Priority { class, slice: None, budget: Some(budget) }).pack();
+    let label = favourite()?.pack();
     // What this thread starts now has inherited the label, and so have all that those start.
     let own = Pid(sys::thread_id());
     let set = |label| running.set_task(own, TaskSettings::label(label)).map_err(|e| e.to_string());

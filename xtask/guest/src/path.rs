@@ -32,8 +32,26 @@ pub fn path(round_trips: u64, rounds: u32) -> Result<()> {
         let options = ["--permit", "0", "--transport", "rings"];
         under(&format!("{plugin} rings"), plugin, &options, round, round_trips)?;
         core_alone(round, round_trips)?;
+        let daemon = Daemon::start(plugin, &["--kernel-mode"])?;
+        in_kernel_mode(&daemon, round_trips, || print("kernel mode", round, round_trips))?;
+        daemon.stop()?;
     }
     Ok(())
+}
+
+/// Measures so many round trips, of which nobody asks the agent.
+pub(crate) fn in_kernel_mode<T>(
+    daemon: &Daemon,
+    round_trips: u64,
+    measure: impl FnOnce() -> Result<T>,
+) -> Result<T> {
+    let before = number(&daemon.status()?, "/counters/kernel_mode")?;
+    let measured = measure()?;
+    let status = daemon.status()?;
+    let alone = number(&status, "/counters/kernel_mode")? - before;
+    let is_so = mode(&status)? == "kernel" && alone >= 2 * round_trips * 9 / 10;
+    ensure(is_so, || format!("kernel mode: {alone} enqueues in {round_trips} round trips"))?;
+    Ok(measured)
 }
 
 /// With one of our policies.

@@ -111,8 +111,35 @@ pub fn transport() -> Option<String> {
     std::env::var("LAB_TRANSPORT").ok().filter(|name| !name.is_empty())
 }
 
+/// The agent decides.
+const NORMAL: &str = "normal";
+/// The core does, because it was told to.
+const KERNEL: &str = "kernel";
+
+/// `$LAB_OPTIONS`: what each daemon is told besides, so that drills can be run in other modes.
+fn options() -> Vec<String> {
+    let all = std::env::var("LAB_OPTIONS").unwrap_or_default();
+    all.split_whitespace().map(str::to_owned).collect()
+}
+
+/// The mode in which a healthy daemon is.
+pub fn usual_mode() -> &'static str {
+    if in_kernel_mode() { KERNEL } else { NORMAL }
+}
+
+/// The counter of what is decided in that mode.
+pub fn decided() -> &'static str {
+    if in_kernel_mode() { "/counters/kernel_mode" } else { "/counters/dec_applied" }
+}
+
+/// Are daemons told to begin in kernel mode?
+pub fn in_kernel_mode() -> bool {
+    options().iter().any(|option| option == "--kernel-mode")
+}
+
 impl Daemon {
-    /// Starts the daemon and waits until the kernel runs it and its agent decides.
+    /// Starts the daemon and waits until the kernel runs it and its agent decides. Without a name it is the default plugin,
+    /// which can be changed over HTTP then: a flag is stronger.
     ///
     /// # Errors
     /// When it does not in time; the end of what it said is in the text.
@@ -129,11 +156,16 @@ impl Daemon {
         let (report, log) = (stem.with_extension("json"), stem.with_extension("log"));
         let file = File::create(&log).cannot(format_args!("write {}", log.display()))?;
         let mut command = Command::new(daemon_program());
-        command.args(["run", "--plugin", plugin, "--report"]).arg(&report).args(extra_args);
+        command.args(["run", "--report"]).arg(&report).args(extra_args).args(options());
+        if !plugin.is_empty() {
+            command.args(["--plugin", plugin]);
+        }
         if let Some(transport) = transport() {
             command.args(["--transport", &transport]);
         }
         command.stdout(file.try_clone().cannot("share the log")?).stderr(file);
+        // What is measured here is the scheduler; the suites about the monitor say --set monitor.enabled=on.
+        command.env("GTHULHU_MONITOR_ENABLED", "off");
         let supervisor = Background::spawn(&mut command)?;
         let supervisor_pid = supervisor.pid();
         let mut daemon =
@@ -144,7 +176,11 @@ impl Daemon {
                 return Err("it ended".into());
             }
             last = assert_active(OPS_PREFIX).and_then(|_| status());
-            let decides = last.as_ref().is_ok_and(|status| status["mode"] == "normal");
+            let alone = extra_args.contains(&"--kernel-mode") || in_kernel_mode();
+            let wanted = if alone { KERNEL } else { NORMAL };
+            let decides = last
+                .as_ref()
+                .is_ok_and(|status| status["mode"] == wanted && (!alone || agent_pid(status).is_some()));
             Ok(decides.then_some(()))
         });
         match started {
@@ -279,7 +315,7 @@ pub fn number(status: &Value, pointer: &str) -> Result<u64> {
     value.ok_or_else(|| format!("the status has no number {pointer}"))
 }
 
-/// `normal` or `degraded`.
+/// `normal`, `degraded` or `kernel`.
 ///
 /// # Errors
 /// When it is not there.

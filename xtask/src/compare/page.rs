@@ -51,6 +51,7 @@ pub(super) fn html(title: &str, setup: &str, all: &Record, order: &[(&'static st
 fn boot_title(boot: &str) -> &str {
     match boot {
         "path" => "One CPU, instructions counted: the length of the path",
+        "wakes" => "Two CPUs, instructions of both counted on one clock: how long who wakes up waits",
         "parallel" => "Two CPUs, in the host's time: work at the same time",
         other => other,
     }

@@ -29,8 +29,9 @@ const BUILD: Packages = &[
 ];
 
 /// The program of each peer, or why there is none. What is not in the cache is built: some minutes, once.
-pub(super) fn programs(cache: &Cache) -> Vec<(Peer, Result<PathBuf>)> {
-    PEERS.iter().map(|peer| (*peer, program(cache, peer))).collect()
+pub(super) fn programs(cache: &Cache, wanted: &[&str]) -> Vec<(Peer, Result<PathBuf>)> {
+    let all = PEERS.iter().filter(|peer| wanted.contains(&peer.name));
+    all.map(|peer| (*peer, program(cache, peer))).collect()
 }
 
 fn program(cache: &Cache, peer: &Peer) -> Result<PathBuf> {

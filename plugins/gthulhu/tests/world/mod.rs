@@ -17,7 +17,7 @@ pub(crate) struct World {
 impl World {
     pub(crate) fn new() -> Self {
         // As the daemon runs it.
-        Self { policy: Gthulhu::default().permit(Permit::wakeups(8)), labels: Vec::new() }
+        Self { policy: Gthulhu::default().permit(Permit::wakeups(64).lasting(ms(50))), labels: Vec::new() }
     }
 
     pub(crate) fn label(mut self, comm: &'static str, priority: Priority) -> Self {

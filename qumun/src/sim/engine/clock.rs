@@ -18,6 +18,8 @@ pub(super) enum Happening {
     Tick,
     /// The core's timer.
     Timer,
+    /// The core's second timer.
+    Alarm,
     /// Has anybody waited for too long?
     Watchdog,
     /// A stopped agent goes on.

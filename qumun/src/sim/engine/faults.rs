@@ -3,10 +3,11 @@
 use super::Sim;
 use super::clock::Happening;
 use super::program::Group;
+use crate::sim::core::Core;
 use crate::sim::linux::{Limit, Place, Thread};
 use crate::sim::values::RawDecision;
 use crate::sim::{Costs, Wire};
-use crate::{Cpu, CpuSet, Nanos, Scheduler};
+use crate::{Cpu, CpuSet, Nanos, Result, Rules, Scheduler};
 
 /// Something that goes wrong, or changes from outside. See [`Sim::fault_at`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,6 +31,8 @@ pub enum Fault {
     Weight(Group, u32),
     /// A cgroup's `cpu.max` is changed.
     Limit(u64, Limit),
+    /// Kernel mode is turned on or off: see [`Sim::set_kernel_mode`].
+    KernelMode(bool),
 }
 
 #[cfg_attr(not(feature = "testkit"), allow(dead_code, reason = "only the testkit asks"))]
@@ -86,6 +89,7 @@ impl<S: Scheduler> Sim<S> {
             Fault::Garbage(count) => (0..count).for_each(|_| self.garbage()),
             Fault::Offline(cpu) => drop(self.set_online(cpu, false)),
             Fault::Online(cpu) => drop(self.set_online(cpu, true)),
+            Fault::KernelMode(on) => drop(self.set_kernel_mode(on)),
             Fault::Limit(cgroup, limit) => drop(self.set_limit(cgroup, limit)),
             Fault::Affinity(group, cpus) => {
                 for task in self.members.get(group.0).cloned().unwrap_or_default() {
@@ -98,6 +102,24 @@ impl<S: Scheduler> Sim<S> {
                 }
             }
         }
+    }
+
+    /// Kernel mode: the core decides alone, by its own order and the [rules](Self::set_rules), and the policy is not asked.
+    /// Off, it is asked again as soon as its agent has caught up. Returns whether it was on.
+    pub fn set_kernel_mode(&mut self, on: bool) -> bool {
+        let was = self.host.core.set_kernel_mode(&mut self.host.linux, on);
+        self.arm();
+        was
+    }
+
+    /// What is wanted for tasks where the core decides by itself.
+    ///
+    /// # Errors
+    /// What is wrong with the rules.
+    pub fn set_rules(&mut self, rules: &Rules) -> Result<()> {
+        rules.check()?;
+        self.host.core.set_rules(&self.host.linux, rules);
+        Ok(())
     }
 
     /// Stops the agent for some time, as SIGSTOP does.

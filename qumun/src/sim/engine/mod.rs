@@ -49,6 +49,8 @@ pub struct Setup {
     pub kick: Nanos,
     /// Everything random comes from this.
     pub seed: u64,
+    /// It begins in kernel mode: see [`Sim::set_kernel_mode`].
+    pub kernel_mode: bool,
 }
 
 impl Setup {
@@ -63,6 +65,7 @@ impl Setup {
             switch: Nanos(1_500),
             kick: Nanos(3_000),
             seed: 1,
+            kernel_mode: false,
         }
     }
 }
@@ -139,6 +142,8 @@ pub struct Sim<S: Scheduler> {
     tick_armed: bool,
     /// When the core's timer fires next.
     timer_due: Option<u64>,
+    /// And its second one.
+    alarm_due: Option<u64>,
     random: clock::Random,
     /// For faults, so that they leave the arrivals as they were.
     chaos: clock::Random,
@@ -222,6 +227,7 @@ impl<S: Scheduler> Sim<S> {
             order: 0,
             tick_armed: false,
             timer_due: None,
+            alarm_due: None,
             random: clock::Random(setup.seed),
             chaos: clock::Random(!setup.seed),
             life: 0,
@@ -236,6 +242,9 @@ impl<S: Scheduler> Sim<S> {
             endless: None,
             setup,
         };
+        if sim.setup.kernel_mode {
+            sim.set_kernel_mode(true);
+        }
         sim.greet();
         sim.at(began + WATCH, Happening::Watchdog);
         for group in 0..sim.groups.len() {
@@ -291,6 +300,16 @@ impl<S: Scheduler> Sim<S> {
             Happening::AgentWakes => self.agent_goes_on(),
             Happening::AgentComes => self.agent_comes(),
             Happening::Fault(index) => self.fault(index),
+            Happening::Alarm => {
+                let now = self.host.linux.now.0;
+                if self.host.linux.alarm() == Some(now) {
+                    let cpu = self.host.linux.online.first().unwrap_or_default();
+                    self.host.alarm(cpu);
+                    self.tape_counters();
+                    self.see_to_kicks();
+                }
+                self.alarm_due = self.alarm_due.filter(|due| *due != now);
+            }
             Happening::Timer => {
                 // One that was armed for an earlier time meanwhile has done its work.
                 if self.timer_due == Some(self.host.linux.now.0) {
@@ -428,8 +447,14 @@ impl<S: Scheduler> Sim<S> {
         self.agent.backend_mut().kicked = wanted;
     }
 
-    /// Arms the clock interrupt and the core's timer where they would find something to do.
+    /// Arms the clock interrupt and the core's timers where they would find something to do.
     fn arm(&mut self) {
+        if let Some(due) = self.host.linux.alarm()
+            && self.alarm_due != Some(due)
+        {
+            self.alarm_due = Some(due);
+            self.at(Nanos(due), Happening::Alarm);
+        }
         let open = self.host.linux.pending_events() > 0 || self.host.linux.nr_queued(Dsq::Park) > 0;
         // What runs is charged at each of them.
         let limits = self.host.core.has_limits();

@@ -224,7 +224,8 @@ impl Linux {
         self.next_seq += 1;
         let ordered = !matches!(dsq, Dsq::Agent | Dsq::Global | Dsq::Throttled(_));
         let t = self.task_mut(task);
-        t.key = (if ordered { t.vtime } else { 0 }, seq);
+        // The kernel compares the difference with zero (time_before64): what lies before zero comes before it.
+        t.key = (if ordered { t.vtime.wrapping_add(1 << 63) } else { 0 }, seq);
         t.since = seq;
         t.place = Place::Queue(dsq);
         let key = t.key;

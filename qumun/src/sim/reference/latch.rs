@@ -21,6 +21,7 @@ impl Reference {
         }
         view.normal = false;
         view.epoch += 1;
+        (self.parked, self.parked_at) = (true, now);
         view.dwell = if view.dwell < DWELL_MIN || now.wrapping_sub(self.left_at) > RELAPSE {
             DWELL_MIN
         } else {
@@ -34,6 +35,9 @@ impl Reference {
 
     fn latch_try_lift(&mut self, linux: &Linux, now: u64) {
         let view = &mut self.view;
+        if view.kernel {
+            return;
+        }
         if view.agent_pid == 0 || self.ack != view.epoch || now.wrapping_sub(view.degraded_since) < view.dwell
         {
             return;
@@ -46,6 +50,29 @@ impl Reference {
         view.degraded_since = 0;
         self.left_at = now;
         view.normal = true;
+    }
+
+    /// Lets the core decide alone, or asks the agent again. Returns whether it did before.
+    pub(super) fn kernel_mode(&mut self, now: u64, on: bool) -> bool {
+        let view = &mut self.view;
+        let was = view.kernel;
+        if was == on {
+            return was;
+        }
+        view.epoch += 1;
+        if on {
+            if !view.normal {
+                view.left += 1;
+                view.degraded_ns += now.wrapping_sub(view.degraded_since);
+            }
+            (self.parked, self.parked_at) = (true, now);
+        } else {
+            view.dwell = 0;
+            view.reason = Reason::Mode as usize;
+            view.entered[Reason::Mode as usize] += 1;
+        }
+        (view.degraded_since, view.normal, view.kernel) = (now, false, on);
+        was
     }
 
     /// Is an event older than the limit still undecided? Looks once per bucket of time.

@@ -5,6 +5,7 @@
 //! either side alone fails there. What differs by design: one CPU at a time runs code here, so that a step of the C core
 //! that guards against another CPU in between has nothing to guard against.
 
+mod activation;
 mod cgroups;
 mod custody;
 mod events;
@@ -14,6 +15,7 @@ mod near;
 mod ops;
 mod permit;
 mod rescue;
+mod rules;
 mod sides;
 mod state;
 

@@ -1,14 +1,14 @@
 //! The operations. See `core.bpf.c`, `tasks.h`, `cpus.h` and `calls.h`.
 
+use super::rules::Standing;
 use super::sides::{CORE, start_side, stop_side};
 use super::state::{
-    AGENT_PROBE, AGENT_SLICE, CpuCtx, Custody, LAG, MS, PREEMPT_BURST, Reference, SHARER, TaskCtx, before,
-    later_by,
+    AGENT_PROBE, AGENT_SLICE, CpuCtx, Custody, LAG, MS, Reference, SHARER, TaskCtx, before, later_by,
 };
 use crate::sim::core::{Core, ENQ_LAST, ENQ_WAKEUP, KICK_PREEMPT};
 use crate::sim::linux::{Dsq, Linux, Thread};
 use crate::sim::values::{Counters, Reason, Sabotage};
-use crate::{Cpu, CpuSet, Epoch, Events, Note, Pid};
+use crate::{Cpu, CpuSet, Epoch, Events, Note, Pid, Rules};
 
 impl Reference {
     /// Is there something that only the agent can do, or is its regular turn due?
@@ -17,18 +17,25 @@ impl Reference {
             return true;
         }
         if degraded {
-            return later_by(now, self.agent_ran_at, AGENT_PROBE);
+            let probe = if self.view.kernel { self.settings.heartbeat } else { AGENT_PROBE };
+            return later_by(now, self.agent_ran_at, probe);
         }
         linux.pending_events() > 0 || later_by(now, self.agent_ran_at, self.settings.heartbeat)
     }
 
     /// Is there one CPU only, and nothing that waits for it but who runs there now?
-    fn alone(&mut self, linux: &Linux, cpu: Cpu, now: u64) -> bool {
+    fn alone(&mut self, linux: &Linux, cpu: Cpu, now: u64, degraded: bool) -> bool {
         let state = self.cpu(cpu);
-        if linux.nr_cpus() > 1 || state.pinned || state.placed || self.shared || self.core_waits(linux, now) {
+        if linux.nr_cpus() > 1 || state.pinned || state.placed {
             return false;
         }
-        let wanted = self.agent_queued && self.agent_wanted(linux, now, false);
+        if self.shared_waits(linux, now) || self.core_waits(linux, now) {
+            return false;
+        }
+        if degraded && self.park_waits(linux, now) {
+            return false;
+        }
+        let wanted = self.agent_queued && self.agent_wanted(linux, now, degraded);
         !wanted && linux.nr_queued(Dsq::Local(cpu)) == 0
     }
 
@@ -38,41 +45,68 @@ impl Reference {
         (self.shared || self.cpu(cpu).placed) && !bound_to_cpu(linux, prev)
     }
 
-    /// Gets a CPU for the agent: an idle one if there is one, else this one, if it cuts the slice there.
-    fn call_agent(&mut self, linux: &mut Linux, cpu: Cpu, now: u64, cuts: bool) {
-        if self.agent_cpu.is_some() || !self.agent_queued {
-            return;
-        }
-        if self.agent_last_cpu.is_some_and(|last| self.kick_if_idle(linux, last))
-            || self.kick_if_idle(linux, cpu)
-        {
-            return;
-        }
-        // One CPU of each word: more would be a search.
-        for word in 0..linux.nr_cpus().div_ceil(64) {
-            let bits = self.view.idle.words()[word as usize];
-            if bits != 0 && self.kick_if_idle(linux, Cpu(word * 64 + bits.trailing_zeros())) {
-                return;
-            }
-        }
-        let paid = if before(self.preempt_at, now) { now } else { self.preempt_at };
-        if cuts
-            && paid - now <= (PREEMPT_BURST - 1) * self.settings.preempt
-            && self.cpu_usable(cpu)
-            && self.may_kick(linux)
-        {
-            self.preempt_at = paid + self.settings.preempt;
-            self.kick_busy(linux, cpu);
-        }
+    /// Charges a task for what it has run since it was put on its CPU, or was charged last.
+    fn charge_run(&mut self, linux: &Linux, task: Thread, now: u64) {
+        let weight = u64::from(linux.task(task).weight);
+        let ran = now.wrapping_sub(self.ctx(task).started_at);
+        let (charged, weight) = self.charge_by_rule(task, ran, weight, now);
+        let t = self.ctx_mut(task);
+        t.exec_runtime = t.exec_runtime.wrapping_add(ran);
+        t.ran = t.ran.wrapping_add(ran);
+        t.left = t.left.saturating_sub(ran);
+        t.vtime = t.vtime.wrapping_add(charged.wrapping_mul(100) / weight.max(1));
     }
 
-    fn enqueue_core(&mut self, linux: &mut Linux, task: Thread, cpu: Cpu, warm: bool, now: u64) {
-        let slice = self.own_slice(task);
+    /// May the task that wants to go on here do so, in the core's order? Any other would come first, as this one is in no
+    /// queue yet.
+    fn goes_first(&mut self, linux: &mut Linux, task: Thread, cpu: Cpu, now: u64) -> bool {
+        let pinned = self.cpu(cpu).pinned;
+        if self.cpu(cpu).placed || self.shared || self.park_waits(linux, now) {
+            return false;
+        }
+        if !pinned && !self.core_waits(linux, now) || self.runs_dry(linux, task, now) {
+            return false;
+        }
+        if self.ctx(task).started_at == 0 || linux.task(task).kthread {
+            return false;
+        }
+        self.charge_run(linux, task, now);
+        self.ctx_mut(task).started_at = now;
+        let Standing { slice, vtime } = self.stand(linux, task, cpu, now);
+        if self.comes_before(linux, Dsq::Core, vtime, now)
+            || pinned && self.comes_before(linux, Dsq::Pinned(cpu), vtime, now)
+        {
+            return false;
+        }
+        let (ruled, own) = (self.ctx(task).ruled, self.ctx(task).vtime);
+        let here = self.cpu_mut(cpu);
+        (here.rank, here.favour) = (ruled.rank, ruled.favour);
+        if ruled.rank == 0 && before(self.vnow, own) {
+            self.vnow = own;
+        }
+        linux.set_slice(task, slice);
+        true
+    }
+
+    fn enqueue_core(&mut self, linux: &mut Linux, task: Thread, cpu: Cpu, flags: u64, warm: bool, now: u64) {
+        let Standing { slice, vtime } = self.stand(linux, task, cpu, now);
         self.ctx_mut(task).placed_at = now;
         if self.insert_idle(linux, task, cpu, (slice, warm), now) {
+            self.ctx_mut(task).ruled.rank = 0;
             return;
         }
-        let vtime = self.settle_vtime(task);
+        let (woke, ahead) = (flags & ENQ_WAKEUP != 0, self.ctx(task).ruled.rank > 0);
+        if woke && self.alone(linux, cpu, now, !self.view.normal) && !ahead {
+            return linux.insert(task, Dsq::Own, slice, 0);
+        }
+        if woke
+            && (ahead || self.view.kernel)
+            && self.agent_cpu != Some(cpu)
+            && self.cpu_usable(cpu)
+            && self.is_urgent(task, cpu, vtime, now)
+        {
+            return self.insert_first(linux, task, cpu, slice);
+        }
         self.core_filled(now);
         linux.insert(task, Dsq::Core, slice, vtime);
         self.kick_for(linux, task, cpu);
@@ -84,13 +118,10 @@ impl Reference {
             return linux.insert(task, Dsq::Own, self.settings.slice, 0);
         }
         self.ctx_mut(task).placed_at = now;
-        let (slice, vtime) = (self.own_slice(task), self.settle_vtime(task));
-        if flags & ENQ_WAKEUP != 0 && !self.cpu_is_idle(cpu) && self.is_urgent(cpu, vtime, now) {
+        let Standing { slice, vtime } = self.stand(linux, task, cpu, now);
+        if flags & ENQ_WAKEUP != 0 && !self.cpu_is_idle(cpu) && self.is_urgent(task, cpu, vtime, now) {
             if self.agent_cpu != Some(cpu) {
-                self.counters.preempts += 1;
-                let state = self.cpu_mut(cpu);
-                (state.next_side, state.next_n, state.given) = (CORE, SHARER, true);
-                return linux.insert_first(task, slice);
+                return self.insert_first(linux, task, cpu, slice);
             }
             self.cpu_mut(cpu).urgent = true;
         }
@@ -99,9 +130,21 @@ impl Reference {
         self.kick_if_idle(linux, cpu);
     }
 
-    /// A task that may run here only has woken up, and the CPU is busy: if it has credit, it comes next.
-    fn is_urgent(&mut self, cpu: Cpu, vtime: u64, now: u64) -> bool {
-        before(vtime, self.vnow.wrapping_sub(LAG / 2)) && self.may_cut(cpu, now)
+    /// Before all others on its CPU, whose slice ends now.
+    fn insert_first(&mut self, linux: &mut Linux, task: Thread, cpu: Cpu, slice: u64) {
+        self.counters.preempts += 1;
+        let state = self.cpu_mut(cpu);
+        (state.next_side, state.next_n, state.given) = (CORE, SHARER, true);
+        linux.insert_first(task, slice);
+    }
+
+    /// A task has woken up about which no agent is asked, and its CPU is busy: if it has credit, or a rule puts it ahead of who
+    /// runs there, it comes next.
+    fn is_urgent(&mut self, task: Thread, cpu: Cpu, vtime: u64, now: u64) -> bool {
+        let (t, there) = (self.ctx(task), self.cpu(cpu).rank);
+        let credit = before(vtime, self.vnow.wrapping_sub(LAG / 2));
+        let rank = t.ruled.rank;
+        (rank > there || rank == 0 && there == 0 && credit) && self.may_cut(cpu, now)
     }
 
     /// No run is longer than `max_run` while others wait, whatever slice it was given.
@@ -212,6 +255,7 @@ impl Core for Reference {
         let now = linux.now();
         let t = self.ctx_mut(task);
         (t.exec_runtime, t.placed_at, t.order) = (0, now, 0);
+        (t.ruled.rank, t.ruled.favour) = (0, 0);
         self.counters.idle_bypass += 1;
         linux.insert(task, Dsq::Own, self.own_slice(task), 0);
         cpu
@@ -235,7 +279,7 @@ impl Core for Reference {
                 t.slept = t.slept.wrapping_add(now.wrapping_sub(t.stopped_at));
             }
         }
-        t.order = 0;
+        (t.order, t.ruled.rank, t.ruled.favour) = (0, 0, 0);
         self.cancel_event(task);
         if self.throttle(linux, task, now) {
             return;
@@ -252,23 +296,27 @@ impl Core for Reference {
         let of_agent = linux.task(task).tgid.0 == self.view.agent_tgid && self.view.agent_tgid != 0;
         if self.ctx(task).reclaim || of_agent || self.settings.early_kthreads && kthread {
             self.counters.kernel_direct += 1;
-            return self.enqueue_core(linux, task, cpu, false, now);
+            return self.enqueue_core(linux, task, cpu, flags, false, now);
         }
         let warm = flags & ENQ_WAKEUP != 0 && self.ctx(task).stopped_at != 0;
         if self.latch_check(linux, now) && self.sabotage != Sabotage::SendDegraded {
-            self.counters.core_enqueued += 1;
-            return self.enqueue_core(linux, task, cpu, warm, now);
+            match self.view.kernel {
+                true => self.counters.kernel_mode += 1,
+                false => self.counters.core_enqueued += 1,
+            }
+            return self.enqueue_core(linux, task, cpu, flags, warm, now);
         }
-        if flags & ENQ_WAKEUP != 0 && self.has_permit(linux, task, now) {
-            let alone = self.alone(linux, cpu, now);
-            return self.let_in(linux, task, cpu, alone, now);
+        let woke = flags & ENQ_WAKEUP != 0;
+        if self.has_permit(linux, task, woke, now) {
+            let alone = self.alone(linux, cpu, now, false);
+            return self.let_in(linux, task, (cpu, alone), woke, now);
         }
         if !self.offer(linux, task, flags, now) {
             self.counters.congested += 1;
             if self.sabotage == Sabotage::LoseWhenFull {
                 return;
             }
-            return self.enqueue_core(linux, task, cpu, warm, now);
+            return self.enqueue_core(linux, task, cpu, flags, warm, now);
         }
         let cuts = !self.cpu(cpu).given;
         self.call_agent(linux, cpu, now, cuts);
@@ -322,6 +370,13 @@ impl Core for Reference {
             linux.set_slice(prev, self.settings.slice_min);
             return;
         }
+        if let Some(prev) = prev
+            && degraded
+            && self.goes_first(linux, prev, cpu, now)
+        {
+            self.counters.kept += 1;
+            return;
+        }
         if self.take_work(linux, cpu, now, degraded, prev.is_some()) {
             return;
         }
@@ -337,12 +392,14 @@ impl Core for Reference {
         let now = linux.now();
         start_side(self.cpu_mut(linux.this_cpu()), now);
         let here = self.cpu_mut(linux.this_cpu());
-        (here.deferred, here.given) = (false, false);
+        (here.deferred, here.given, here.running) = (false, false, true);
         if self.is_agent(linux, task) {
             self.agent_cpu = Some(linux.task(task).cpu);
             self.agent_last_cpu = self.agent_cpu;
-            self.cpu_mut(linux.this_cpu()).order = 0;
+            let here = self.cpu_mut(linux.this_cpu());
+            (here.order, here.rank, here.favour) = (0, 0, 0);
             self.agent_ran_at = now;
+            self.called_at = 0;
             self.view.agent_ran_at = now;
             self.counters.activations += 1;
             return;
@@ -360,9 +417,10 @@ impl Core for Reference {
         }
         let t = self.ctx_mut(task);
         t.started_at = now;
-        let (vtime, order) = (t.vtime, t.order);
-        self.cpu_mut(linux.this_cpu()).order = order;
-        if before(self.vnow, vtime) {
+        let (vtime, order, ruled) = (t.vtime, t.order, t.ruled);
+        let here = self.cpu_mut(linux.this_cpu());
+        (here.order, here.rank, here.favour) = (order, ruled.rank, ruled.favour);
+        if ruled.rank == 0 && before(self.vnow, vtime) {
             self.vnow = vtime;
         }
         if self.starts_dry(linux, task, now) {
@@ -375,22 +433,20 @@ impl Core for Reference {
 
     fn stopping(&mut self, linux: &mut Linux, task: Thread, runnable: bool) {
         let now = linux.now();
-        stop_side(self.cpu_mut(linux.this_cpu()), now);
+        let here = self.cpu_mut(linux.this_cpu());
+        stop_side(here, now);
+        here.running = false;
         if self.is_agent(linux, task) {
             self.agent_cpu = None;
             self.agent_ran_at = now;
             return;
         }
-        let weight = u64::from(linux.task(task).weight);
         let t = self.ctx_mut(task);
         if t.started_at == 0 {
             return;
         }
-        let ran = now.wrapping_sub(t.started_at);
         t.stopped_at = now;
-        t.exec_runtime = t.exec_runtime.wrapping_add(ran);
-        t.ran = t.ran.wrapping_add(ran);
-        t.vtime = t.vtime.wrapping_add(ran.wrapping_mul(100) / if weight == 0 { 1 } else { weight });
+        self.charge_run(linux, task, now);
         self.stop_charged(linux, task, runnable, now);
     }
 
@@ -479,7 +535,7 @@ impl Core for Reference {
     fn cgroup_move(&mut self, linux: &mut Linux, task: Thread) {
         let group = self.slot_of(linux.task(task).cgroup_id);
         let t = self.ctx_mut(task);
-        (t.group, t.permit.left) = (group, 0);
+        (t.group, t.permit.left, t.ruled.table) = (group, 0, 0);
         if self.is_agent(linux, task) {
             return;
         }
@@ -530,6 +586,7 @@ impl Core for Reference {
         let wanted = self.agent_queued && self.agent_wanted(linux, now, degraded);
         self.release(linux, now);
         self.shared |= linux.nr_queued(Dsq::Shared) > 0;
+        self.parked |= degraded && linux.nr_queued(Dsq::Park) > 0;
         let core_waits = linux.nr_queued(Dsq::Core) > 0;
         if core_waits {
             self.core_filled(now);
@@ -550,6 +607,10 @@ impl Core for Reference {
         }
     }
 
+    fn alarm(&mut self, linux: &mut Linux) {
+        self.alarm_rings(linux);
+    }
+
     fn hello(&mut self, linux: &mut Linux, pid: Pid, tgid: Pid) -> Epoch {
         let now = linux.now();
         (self.view.agent_pid, self.view.agent_tgid) = (pid.0, tgid.0);
@@ -566,6 +627,14 @@ impl Core for Reference {
         self.ack = epoch.0;
     }
 
+    fn set_rules(&mut self, linux: &Linux, rules: &Rules) {
+        self.publish_rules(rules, linux.nr_cpus());
+    }
+
+    fn set_kernel_mode(&mut self, linux: &mut Linux, on: bool) -> bool {
+        self.kernel_mode(linux.now(), on)
+    }
+
     fn revoke(&mut self, pid: Option<Pid>) {
         self.marks.revoke(pid);
     }
@@ -579,7 +648,8 @@ impl Core for Reference {
     }
 
     fn set_label(&mut self, _: &mut Linux, task: Thread, label: u64) -> bool {
-        self.ctx_mut(task).label = label;
+        let t = self.ctx_mut(task);
+        (t.label, t.ruled.table) = (label, 0);
         true
     }
 

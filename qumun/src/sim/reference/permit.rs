@@ -1,7 +1,7 @@
 //! Decisions that hold for several wakeups. See `permit.h`.
 
 use super::sides::AGENT;
-use super::state::{CUT_LEAD, Grant, PREEMPT_BURST, Reference, SHARER, before};
+use super::state::{CUT_LEAD, Grant, PREEMPT_BURST, REST, Reference, SHARER, before};
 use crate::Cpu;
 use crate::sim::linux::{Dsq, Linux, Thread};
 use crate::sim::values::RawDecision;
@@ -12,7 +12,10 @@ const MOST: u32 = 1024;
 const LONGEST: u64 = 1_000_000_000;
 
 impl Reference {
-    pub(super) fn has_permit(&mut self, linux: &Linux, task: Thread, now: u64) -> bool {
+    pub(super) fn has_permit(&mut self, linux: &Linux, task: Thread, woke: bool, now: u64) -> bool {
+        if self.ctx(task).permit.left > 0 && !woke && self.ctx(task).left < REST {
+            return false;
+        }
         let mark = self.marks.of(linux.task(task).pid);
         let (epoch, weight) = (self.permit_epoch(), linux.task(task).weight);
         let permit = &mut self.ctx_mut(task).permit;
@@ -34,7 +37,7 @@ impl Reference {
     pub(super) fn grant(&mut self, linux: &Linux, task: Thread, d: &RawDecision, slice: u64, now: u64) {
         let (epoch, weight) = (self.permit_epoch(), linux.task(task).weight);
         let t = self.ctx_mut(task);
-        t.order = d.vtime;
+        (t.order, t.left) = (d.vtime, slice);
         t.permit.left = d.permit.min(MOST);
         if t.permit.left > 0 {
             t.permit = Grant {
@@ -85,10 +88,22 @@ impl Reference {
         near.is_some()
     }
 
-    /// Lets a task in that has woken up. `alone`: nothing else waits for its CPU, the only one there is.
-    pub(super) fn let_in(&mut self, linux: &mut Linux, task: Thread, cpu: Cpu, alone: bool, now: u64) {
-        self.counters.permitted += 1;
+    /// Lets a task in that has woken up, or whose slice was cut short. `alone`: nothing else waits for its CPU, the only one there is.
+    pub(super) fn let_in(
+        &mut self,
+        linux: &mut Linux,
+        task: Thread,
+        (cpu, alone): (Cpu, bool),
+        woke: bool,
+        now: u64,
+    ) {
+        let counter = if woke { &mut self.counters.permitted } else { &mut self.counters.resumed };
+        *counter += 1;
         let t = self.ctx_mut(task);
+        if woke {
+            t.left = t.permit.slice;
+        }
+        let slice = t.left;
         t.permit.left -= 1;
         t.permitted += 1;
         t.placed_at = now;
@@ -98,14 +113,15 @@ impl Reference {
             false => permit.vtime.wrapping_add(t.ran.wrapping_mul(permit.rate.into()) >> 10),
         };
         let order = t.order;
-        if self.insert_idle(linux, task, cpu, (permit.slice, true), now) {
+        if self.insert_idle(linux, task, cpu, (slice, woke), now) {
             return;
         }
-        if alone {
-            return linux.insert(task, Dsq::Own, permit.slice, 0);
+        if alone && woke {
+            return linux.insert(task, Dsq::Own, slice, 0);
         }
         let there = self.cpu(cpu).order;
-        if permit.flags & CUTS != 0
+        if woke
+            && permit.flags & CUTS != 0
             && self.agent_cpu != Some(cpu)
             && self.cpu_usable(cpu)
             && there != 0
@@ -115,10 +131,10 @@ impl Reference {
             self.counters.preempts += 1;
             let state = self.cpu_mut(cpu);
             (state.next_side, state.next_n, state.given) = (AGENT, SHARER, true);
-            return linux.insert_first(task, permit.slice);
+            return linux.insert_first(task, slice);
         }
         self.shared_filled(now);
-        linux.insert(task, Dsq::Shared, permit.slice, order);
+        linux.insert(task, Dsq::Shared, slice, order);
         self.kick_for(linux, task, cpu);
     }
 }

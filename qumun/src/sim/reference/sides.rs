@@ -1,6 +1,6 @@
 //! Who runs next on a CPU: a task of the core's own queues, or one that the agent has placed? See `sides.h`.
 
-use super::state::{CpuCtx, HINT, Reference, SHARE, SHARER, SIDE_LAG, before};
+use super::state::{CpuCtx, GO_ON, Reference, SHARE, SHARER, SIDE_LAG, before, is_stale};
 use crate::Cpu;
 use crate::sim::linux::{Dsq, Linux};
 use crate::sim::values::Sabotage;
@@ -9,10 +9,17 @@ pub(super) const CORE: usize = 0;
 pub(super) const AGENT: usize = 1;
 
 impl Reference {
-    /// Virtual time of the first task of a queue, and whether it is reclaim's.
-    fn head_of(&self, linux: &Linux, dsq: Dsq) -> Option<(u64, bool)> {
+    /// Virtual time of the first task of a queue, whether it is reclaim's, and since when it waits.
+    fn head_of(&self, linux: &Linux, dsq: Dsq) -> Option<(u64, bool, u64)> {
         let first = linux.first(dsq)?;
-        Some((linux.task(first).vtime, self.ctx(first).reclaim))
+        let t = self.ctx(first);
+        Some((linux.task(first).vtime, t.reclaim, t.placed_at))
+    }
+
+    /// Is there a task in the queue that comes before one of this virtual time, or has waited for long?
+    pub(super) fn comes_before(&self, linux: &Linux, dsq: Dsq, vtime: u64, now: u64) -> bool {
+        let head = self.head_of(linux, dsq);
+        head.is_some_and(|(first, _, since)| before(first, vtime) || now.wrapping_sub(since) > GO_ON)
     }
 
     fn take_pinned(&mut self, linux: &mut Linux, cpu: Cpu) -> bool {
@@ -44,7 +51,7 @@ impl Reference {
         if linux.move_to_local(Dsq::Shared) {
             return true;
         }
-        if now.wrapping_sub(self.shared_at) > HINT {
+        if is_stale(linux, self.shared_at, now) {
             self.shared = linux.nr_queued(Dsq::Shared) > 0;
         }
         false
@@ -54,8 +61,8 @@ impl Reference {
         self.cpu_mut(cpu).served_at[CORE] = now;
         if self.cpu(cpu).pinned
             && self.core_waits(linux, now)
-            && let Some((pinned, _)) = self.head_of(linux, Dsq::Pinned(cpu))
-            && let Some((shared, _)) = self.head_of(linux, Dsq::Core)
+            && let Some((pinned, ..)) = self.head_of(linux, Dsq::Pinned(cpu))
+            && let Some((shared, ..)) = self.head_of(linux, Dsq::Core)
             && before(shared, pinned)
             && linux.move_to_local(Dsq::Core)
         {
@@ -116,7 +123,7 @@ impl Reference {
             return if core_waits >= agents_wait { CORE } else { AGENT };
         }
         let [core, agents] = state.clock;
-        if self.head_of(linux, Dsq::Core).is_some_and(|(_, reclaim)| reclaim) {
+        if self.head_of(linux, Dsq::Core).is_some_and(|(_, reclaim, _)| reclaim) {
             return CORE;
         }
         if before(agents, core) { AGENT } else { CORE }
@@ -134,7 +141,11 @@ impl Reference {
         let state = self.cpu_mut(cpu);
         (state.next_n, state.next_side) = (0, AGENT);
         let (pinned, placed) = (state.pinned, state.placed);
-        if degraded && self.sabotage != Sabotage::LeaveParked && linux.move_to_local(Dsq::Park) {
+        if degraded
+            && self.sabotage != Sabotage::LeaveParked
+            && self.park_waits(linux, now)
+            && linux.move_to_local(Dsq::Park)
+        {
             return true;
         }
         if !pinned && !self.core_waits(linux, now) {

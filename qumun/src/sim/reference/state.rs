@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::limits::WORDS;
+use super::rules::{Book, Ruled};
 use crate::cgroups::{Row, Table};
 use crate::permit::Marks;
 use crate::sim::core::{KICK_IDLE, KICK_PREEMPT};
@@ -18,12 +19,16 @@ pub(super) const AHEAD: u64 = 100 * MS;
 pub(super) const AGENT_SLICE: u64 = 4 * MS;
 /// A permit cuts the slice of a task that is so far behind in the policy's order.
 pub(super) const CUT_LEAD: u64 = MS;
+/// Less of a slice is not worth a turn.
+pub(super) const REST: u64 = MS / 2;
 /// How long a word about a queue is believed: what it speaks of is inserted a little later.
-pub(super) const HINT: u64 = 10 * MS;
+const HINT: u64 = 10 * MS;
 /// Slices cut for the agent in a row.
 pub(super) const PREEMPT_BURST: u64 = 4;
 /// While degraded: one bounded turn of the agent in this time.
 pub(super) const AGENT_PROBE: u64 = 10 * MS;
+/// A task that is first in the order goes on, unless another one waits for longer.
+pub(super) const GO_ON: u64 = 100 * MS;
 /// Both sides' queues are looked at this often on each CPU.
 pub(super) const SHARE: u64 = 40 * MS;
 /// A task, as sides count them.
@@ -57,6 +62,9 @@ pub struct Settings {
     pub max_run: u64,
     /// The agent gets a turn this often even if nothing happens.
     pub heartbeat: u64,
+    /// With all CPUs busy, a slice is cut for the agent when an event has waited for this long; 0: only as `preempt` says,
+    /// or at the next clock interrupt.
+    pub preempt_after: u64,
     /// An idle CPU found by the kernel's own selection is used at once.
     pub builtin_idle: bool,
     /// Tasks bound to one CPU go to its local queue, ahead of all others.
@@ -80,6 +88,7 @@ impl Default for Settings {
             preempt: MS,
             max_run: 500 * MS,
             heartbeat: 500 * MS,
+            preempt_after: 0,
             builtin_idle: false,
             keep_local: false,
             early_kthreads: false,
@@ -87,6 +96,12 @@ impl Default for Settings {
             shared: true,
         }
     }
+}
+
+/// Is a word about a queue of no worth any more, that was set then? With one CPU an insert is over before anything else is
+/// asked there.
+pub(super) fn is_stale(linux: &Linux, since: u64, now: u64) -> bool {
+    linux.nr_cpus() == 1 || now.wrapping_sub(since) > HINT
 }
 
 /// Where the open event of a task stands.
@@ -129,6 +144,9 @@ pub(super) struct TaskCtx {
     /// Its place in the policy's order; 0: the policy has given it none.
     pub(super) order: u64,
     pub(super) permit: Grant,
+    /// Of the slice of its decision.
+    pub(super) left: u64,
+    pub(super) ruled: Ruled,
 }
 
 /// A decision that still holds.
@@ -184,9 +202,14 @@ pub(super) struct CpuCtx {
     pub(super) sample: u64,
     /// The place in the policy's order of the task that runs here; 0: it has none.
     pub(super) order: u64,
+    /// And its rank.
+    pub(super) rank: u32,
+    pub(super) favour: u32,
     pub(super) pinned: bool,
     pub(super) placed: bool,
     pub(super) online: bool,
+    /// A task of ours runs here.
+    pub(super) running: bool,
     pub(super) turn: u32,
     pub(super) deferred: bool,
     pub(super) urgent: bool,
@@ -209,11 +232,12 @@ pub(super) const BUCKETS: usize = 64;
 pub(in crate::sim) struct View {
     pub(in crate::sim) idle: CpuSet,
     pub(in crate::sim) normal: bool,
+    pub(in crate::sim) kernel: bool,
     pub(in crate::sim) epoch: u64,
     pub(in crate::sim) degraded_since: u64,
     pub(in crate::sim) dwell: u64,
     pub(in crate::sim) reason: usize,
-    pub(in crate::sim) entered: [u64; 4],
+    pub(in crate::sim) entered: [u64; 5],
     pub(in crate::sim) left: u64,
     pub(in crate::sim) degraded_ns: u64,
     pub(in crate::sim) longest_late: u64,
@@ -259,9 +283,19 @@ pub struct Reference {
     pub(super) filled: bool,
     pub(super) filled_at: u64,
     pub(super) shared_at: u64,
+    /// The queue of the undecided may hold a task, while the core decides, as of this time.
+    pub(super) parked: bool,
+    pub(super) parked_at: u64,
     /// The words of the agent's page that end permits.
     pub(super) marks: Marks,
     pub(super) preempt_at: u64,
+    /// When the agent was first called in vain since its last turn; 0: it was not.
+    pub(super) called_at: u64,
+    /// The timer is on that ends that wait.
+    pub(super) alarm: bool,
+    pub(super) rules: Book,
+    /// When all that tasks took ahead of others is paid for.
+    pub(super) ahead_paid: u64,
     pub(super) undecided: [i64; BUCKETS],
     pub(super) released_at: u64,
     pub(super) held: bool,
@@ -302,8 +336,14 @@ impl Reference {
             filled: false,
             filled_at: 0,
             shared_at: 0,
+            parked: false,
+            parked_at: 0,
             marks: Marks::default(),
             preempt_at: 0,
+            called_at: 0,
+            alarm: false,
+            rules: Book::default(),
+            ahead_paid: 0,
             undecided: [0; BUCKETS],
             released_at: 0,
             held: false,
@@ -370,8 +410,25 @@ impl Reference {
         if linux.nr_queued(Dsq::Core) > 0 {
             return true;
         }
-        self.filled = now.wrapping_sub(self.filled_at) <= HINT;
+        self.filled = !is_stale(linux, self.filled_at, now);
         false
+    }
+
+    /// The same of the queue of the undecided.
+    pub(super) fn park_waits(&mut self, linux: &Linux, now: u64) -> bool {
+        if !self.parked {
+            return false;
+        }
+        if linux.nr_queued(Dsq::Park) > 0 {
+            return true;
+        }
+        self.parked = !is_stale(linux, self.parked_at, now);
+        false
+    }
+
+    /// The same of the queue of what was placed for any CPU; only looks.
+    pub(super) fn shared_waits(&self, linux: &Linux, now: u64) -> bool {
+        self.shared && (!is_stale(linux, self.shared_at, now) || linux.nr_queued(Dsq::Shared) > 0)
     }
 
     pub(super) fn shared_filled(&mut self, now: u64) {
@@ -492,7 +549,8 @@ impl Reference {
         self.cpus.iter().zip(0..).for_each(|(cpu, i)| online.set(Cpu(i), cpu.online));
         let pids = u64::from(v.agent_tgid as u32) << 32 | u64::from(v.agent_pid as u32);
         let mut words = v.idle.words().to_vec();
-        words.extend([u64::from(v.normal), v.epoch, v.degraded_since, v.dwell, self.counters.activations]);
+        let mode = if v.kernel { 3 } else { u64::from(v.normal) };
+        words.extend([mode, v.epoch, v.degraded_since, v.dwell, self.counters.activations]);
         words.extend([u64::from(v.exited), u64::from(linux.nr_cpus()), v.reason as u64, pids]);
         words.extend(v.entered);
         words.extend([
@@ -517,7 +575,11 @@ impl Reference {
         words.extend([self.agent_ran_at, cpu(self.agent_cpu), cpu(self.agent_last_cpu)]);
         words.extend([u64::from(self.agent_queued), self.decisions_left.into(), self.shared.into()]);
         words.extend([u64::from(self.filled), self.filled_at, self.shared_at]);
-        words.extend([self.preempt_at, self.released_at, u64::from(self.held), u64::from(self.release_word)]);
+        words.extend([u64::from(self.parked), self.parked_at]);
+        words.extend([self.preempt_at, self.called_at, self.alarm.into(), self.ahead_paid]);
+        let payers = self.rules.payers.iter().copied().chain(std::iter::repeat((0, 0)));
+        words.extend(payers.take(4).flat_map(|(key, paid)| [key, paid]));
+        words.extend([self.released_at, u64::from(self.held), u64::from(self.release_word)]);
         words.extend(self.undecided.map(|n| n as u64));
         words
     }
@@ -536,7 +598,13 @@ impl Reference {
             c.busy_since,
             c.awaited.into(),
         ]);
-        words.extend([c.rescued_at, c.overran_at, c.kept.len() as u64, c.order]);
+        words.extend([
+            c.rescued_at,
+            c.overran_at,
+            c.kept.len() as u64,
+            c.order,
+            u64::from(c.rank) | u64::from(c.favour) << 32,
+        ]);
         words
     }
 
@@ -570,11 +638,16 @@ impl Reference {
             t.permit.until,
             t.permit.vtime,
             t.permit.slice,
+            t.left,
             u64::from(t.permit.rate),
             u64::from(t.permit.flags),
             u64::from(t.permit.mark),
             u64::from(t.permit.epoch),
             u64::from(t.permit.weight),
+            u64::from(t.ruled.table),
+            u64::from(t.ruled.rule),
+            t.ruled.paid,
+            u64::from(t.ruled.rank) | u64::from(t.ruled.favour) << 32,
         ]
     }
 

@@ -282,7 +282,12 @@ fn setting(scenario: &mut Scenario, key: &str, text: &str) -> Result<(), String>
             if let Some(late) = words.time("late")? {
                 setup.settings.late = more_than_none(late)?.0;
             }
-            words.end("slice, late")?;
+            match words.take("mode") {
+                None | Some("agent") => setup.kernel_mode = false,
+                Some("kernel") => setup.kernel_mode = true,
+                Some(other) => return Err(format!("mode={other}: agent or kernel are possible")),
+            }
+            words.end("slice, late, mode")?;
         }
         "rings" => {
             let one =
@@ -374,6 +379,11 @@ fn fault(scenario: &mut Scenario, line: usize, text: &str) -> Result<(), String>
     let fault = match kind {
         "stop" => Fault::Stop(time(next("for how long")?)?),
         "kill" => Fault::Kill(time(next("when the next one comes")?)?),
+        "mode" => match next("agent or kernel")? {
+            "agent" => Fault::KernelMode(false),
+            "kernel" => Fault::KernelMode(true),
+            other => return Err(format!("mode {other}: agent or kernel are possible")),
+        },
         "garbage" => Fault::Garbage(number(next("how many")?)?),
         "offline" => Fault::Offline(cpu(next("the CPU")?)?),
         "online" => Fault::Online(cpu(next("the CPU")?)?),
@@ -432,7 +442,8 @@ pub(super) fn print(scenario: &Scenario, f: &mut fmt::Formatter<'_>) -> fmt::Res
     writeln!(f, "machine {machine}\ntime {time}\nseed {}", setup.seed)?;
     writeln!(f, "tick {}\nswitch {}\nkick {}", setup.tick, setup.switch, setup.kick)?;
     writeln!(f, "agent {}", Shown(&setup.costs))?;
-    writeln!(f, "core slice={} late={}", Nanos(setup.settings.slice), Nanos(setup.settings.late))?;
+    let mode = if setup.kernel_mode { " mode=kernel" } else { "" };
+    writeln!(f, "core slice={} late={}{mode}", Nanos(setup.settings.slice), Nanos(setup.settings.late))?;
     writeln!(f, "rings events={} decisions={}", setup.rings.0, setup.rings.1)?;
     if tasks.is_some() || pool.is_some() {
         write!(f, "room")?;
@@ -459,6 +470,7 @@ pub(super) fn print(scenario: &Scenario, f: &mut fmt::Formatter<'_>) -> fmt::Res
             Fault::Kill(time) => writeln!(f, "kill {time}"),
             Fault::Costs(costs) => writeln!(f, "costs {}", Shown(costs)),
             Fault::Garbage(n) => writeln!(f, "garbage {n}"),
+            Fault::KernelMode(on) => writeln!(f, "mode {}", if *on { "kernel" } else { "agent" }),
             Fault::Offline(cpu) => writeln!(f, "offline {cpu}"),
             Fault::Online(cpu) => writeln!(f, "online {cpu}"),
             Fault::Affinity(group, cpus) => writeln!(f, "affinity {} {}", name(group), list(cpus)),

@@ -20,6 +20,8 @@ pub enum Load {
     Request,
     /// One thread with a timer of 2 ms, among four hogs for each CPU.
     Periodic,
+    /// What such hogs get done meanwhile.
+    Hogs,
     /// hackbench with processes.
     HackbenchProcesses,
     /// hackbench with threads.
@@ -95,6 +97,7 @@ impl Load {
             Self::Pipe => pipe(size),
             Self::Request => request(size, cpus),
             Self::Periodic => periodic(size, cpus),
+            Self::Hogs => hogs(size, cpus),
             Self::HackbenchProcesses => hackbench(size, &[]),
             Self::HackbenchThreads => hackbench(size, &["-T"]),
             Self::Forks => forks(size, cpus),
@@ -138,6 +141,14 @@ fn periodic(size: Size, cpus: usize) -> Result<Figures> {
         ("wake_max_us", number(&f, "max_us")?),
         ("missed", number(&f, "missed")?),
     ])
+}
+
+fn hogs(size: Size, cpus: usize) -> Result<Figures> {
+    let secs = size.pick("4", "1");
+    let sleeper = Background::load(&["wake", "--period-us", "2000", "--count", "1000000", "--secs", secs])?;
+    let f = Background::load(&["hogs", &(4 * cpus).to_string(), "--secs", secs])?.figures(LIMIT)?;
+    sleeper.figures(LIMIT)?;
+    Ok(vec![("per_second", number(&f, "per_second")?)])
 }
 
 fn hackbench(size: Size, how: &[&str]) -> Result<Figures> {

@@ -37,6 +37,7 @@ const SCHEDULERS: &[Scheduler] = &[
     Scheduler { name: "simple-fifo", kind: Kind::Ours { plugin: "simple-fifo", args: &["--permit", "0"] } },
     Scheduler { name: "gthulhu", kind: Kind::Ours { plugin: "gthulhu", args: &["--permit", "0"] } },
     Scheduler { name: "gthulhu permits", kind: Kind::Ours { plugin: "gthulhu", args: &[] } },
+    Scheduler { name: "kernel mode", kind: Kind::Ours { plugin: "gthulhu", args: &["--kernel-mode"] } },
     Scheduler { name: "core alone", kind: Kind::CoreAlone { plugin: "gthulhu" } },
 ];
 
@@ -120,7 +121,7 @@ impl Running {
         Ok(Counters {
             known: true,
             decisions: of(&["ev_dispatched"])?,
-            by_the_core: of(&["ev_taken_over", "core_enqueued", "congested", "ev_bounced"])?,
+            by_the_core: of(&["ev_taken_over", "core_enqueued", "kernel_mode", "congested", "ev_bounced"])?,
             activations: of(&["activations"])?,
         })
     }

@@ -3,7 +3,7 @@
 use super::{ALL_PLUGINS, PLUGIN, PLUGINS, enable_seq, healthy, stop_well};
 use crate::check::{Checks, ensure};
 use crate::process::{self, Said, wait_for};
-use crate::sched::{Daemon, SCHED_EXT, assert_disabled, daemon_program};
+use crate::sched::{self, Daemon, SCHED_EXT, assert_disabled, daemon_program};
 use crate::{Context, Result};
 use std::ffi::CString;
 use std::os::unix::process::CommandExt;
@@ -56,7 +56,7 @@ pub(super) fn run(checks: &mut Checks) -> Result<()> {
         // A busy host may make the agent late for a moment; that is the core's business and no harm.
         let normal = || {
             let status = healthy(&first, seq).map_err(|e| format!("the first one was harmed: {e}"))?;
-            Ok((status["mode"] == "normal").then_some(()))
+            Ok((status["mode"] == sched::usual_mode()).then_some(()))
         };
         wait_for("first one in charge", Duration::from_secs(3), normal)?;
         ensure(first.agent_pid()? == agent, || {

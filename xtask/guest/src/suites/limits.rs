@@ -178,9 +178,10 @@ fn degraded(scene: &Scene) -> Result<String> {
     let got = half.cpus(WINDOW);
     let mode = sched::status().map(|status| status["mode"].clone());
     sys::signal(agent, libc::SIGCONT)?;
-    ensure(mode? == "degraded", || "it was not degraded".into())?;
+    let wanted = if sched::in_kernel_mode() { "kernel" } else { "degraded" };
+    ensure(mode? == wanted, || format!("it was not {wanted}"))?;
     let text = near("without an agent", got?, 0.5)?;
-    let normal = || Ok((sched::status()?["mode"] == "normal").then_some(()));
+    let normal = || Ok((sched::status()?["mode"] == sched::usual_mode()).then_some(()));
     wait_for("return to normal", Duration::from_secs(5), normal)?;
     Ok(text)
 }

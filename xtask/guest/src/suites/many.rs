@@ -48,7 +48,7 @@ pub(super) fn run(checks: &mut Checks, time: Duration) -> Result<()> {
         sys::sleep(time);
         let to = scene.healthy()?;
         let grew = |pointer| Ok::<_, String>(number(&to, pointer)? - number(&from, pointer)?);
-        let decided = grew("/counters/dec_applied")?;
+        let decided = grew(crate::sched::decided())?;
         let text = format!(
             "{decided} decisions in {time:?}, {} runs, {} congested, {} degraded periods, {} threads",
             grew("/counters/runs")?,

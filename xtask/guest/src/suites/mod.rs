@@ -12,11 +12,13 @@ mod limits;
 mod local;
 mod many;
 mod memory;
+mod mode;
 mod options;
 mod partial;
 mod plugin;
 mod record;
 mod rt;
+mod runtime;
 mod scene;
 mod smoke;
 mod soak;
@@ -78,6 +80,10 @@ pub enum Suite {
     Record,
     /// A mixed load with random drills, for as long as --secs says
     Soak,
+    /// Who decides is changed a hundred times under load
+    Mode,
+    /// The configuration changed over HTTP, crash loops, and metrics through all of it
+    Runtime,
     /// Options of `run`, `plugins` and `doctor`
     Options,
     /// A daemon of somebody else's: the program of examples/out-of-tree in LAB_DAEMON
@@ -129,6 +135,8 @@ pub fn run(suite: Suite, secs: Option<u64>, checks: &mut Checks) {
         Suite::Local => ("local", local::run(checks, secs(8))),
         Suite::Record => ("record", record::run(checks, secs(8))),
         Suite::Soak => ("soak", soak::run(checks, secs(120))),
+        Suite::Mode => ("mode", mode::run(checks, secs(5))),
+        Suite::Runtime => ("runtime", runtime::run(checks, secs(5))),
         Suite::Options => ("options", options::run(checks)),
         Suite::Plugin => ("plugin", plugin::run(checks)),
     };

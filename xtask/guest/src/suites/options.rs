@@ -86,6 +86,7 @@ pub(super) fn run(checks: &mut Checks) -> Result<()> {
         };
         Ok([chosen("shared")?, chosen("rings")?].join("; "))
     });
+    checks.check("options.preempt", || well(PLUGIN, &["--permit", "0", "--preempt-us", "200"]));
     checks.check("options.early_kthreads", || well(PLUGIN, &["--early-kthreads", "on"]));
     checks.check("options.keep_local", || well(PLUGIN, &["--keep-local", "--numa-local"]));
     Ok(())

@@ -65,6 +65,11 @@ impl Pulse {
         self.beat.longest_gap(self.start)
     }
 
+    /// For how long the host kept a CPU away at most, in ns.
+    pub(super) fn noise(&self) -> u64 {
+        self.noise.worst()
+    }
+
     /// Fails when a gap was longer than `limit` (or twice [`own_gap`], if that is more) and what the host kept away
     /// from a CPU. The latter is measured by real-time threads, which no scheduler of ordinary tasks can make late.
     pub(super) fn verdict(&mut self, limit: Duration) -> Result<String> {
@@ -124,6 +129,17 @@ impl Scene {
         });
     }
 
+    /// The same where the drill has ended an agent.
+    pub(super) fn end_with_another_agent(mut self, checks: &mut Checks, limit: Duration) {
+        checks.check(&format!("{}.beat", self.name), || self.pulse.verdict(limit));
+        let Self { name, daemon, pulse, .. } = self;
+        drop(pulse);
+        checks.check(&format!("{name}.stop"), || {
+            let (outcome, text) = stop_well(daemon)?;
+            Ok(format!("{text}; {}", balanced(&outcome.report)?))
+        });
+    }
+
     fn unharmed(&self) -> Result<String> {
         let after = self.healthy()?;
         ensure(sched::agent_pid(&after) == sched::agent_pid(&self.before), || {
@@ -131,7 +147,7 @@ impl Scene {
         })?;
         let faults = (self.grew(&after, "/agent/minor_faults")?, self.grew(&after, "/agent/major_faults")?);
         ensure(faults == (0, 0), || format!("{} minor and {} major page faults", faults.0, faults.1))?;
-        let decided = self.grew(&after, "/counters/dec_applied")?;
+        let decided = self.grew(&after, sched::decided())?;
         ensure(decided > 0, || "nothing was decided".into())?;
         Ok(format!(
             "enable_seq {}, no page fault, no allocation, {decided} decisions, degraded {} times, {} rescued",

@@ -4,7 +4,7 @@ use super::scene::{GAP, Pulse, own_gap};
 use super::{PLUGIN, a_task_runs, balanced, enable_seq, healthy, stop_well};
 use crate::check::{Checks, ensure};
 use crate::process::wait_for;
-use crate::sched::{Daemon, Scx};
+use crate::sched::{self, Daemon, Scx};
 use crate::{Context, Result, sys};
 use std::fs;
 use std::time::Duration;
@@ -22,7 +22,7 @@ pub(super) fn run(checks: &mut Checks) -> Result<()> {
         press("D")?;
         sys::sleep(Duration::from_secs(2));
         let status = healthy(&daemon, seq)?;
-        ensure(status["mode"] == "normal", || format!("mode {}", status["mode"]))?;
+        ensure(status["mode"] == sched::usual_mode(), || format!("mode {}", status["mode"]))?;
         Ok(format!("enable_seq {seq}; {}", pulse.verdict(GAP)?))
     });
     drop(pulse);

@@ -1,0 +1,186 @@
+//! The scheduler while it is attached: the core and its agent.
+
+use std::os::fd::RawFd;
+use std::time::{Duration, Instant};
+
+use qumun::Events;
+use qumun::kernel::{ExitRecord, LoadedCore, Running};
+
+use crate::compaction::LockedPagesStay;
+use crate::keeper::{Agent, Restart};
+use crate::log::Log;
+use crate::registry::Registry;
+use crate::settings::Settings;
+use crate::status::Facts;
+use crate::{Error, ExitCode, Result};
+
+/// After a detach the kernel may still be busy with it for a moment.
+const BUSY: Duration = Duration::from_secs(2);
+
+/// A core that schedules, and its agent.
+#[derive(Debug)]
+pub(crate) struct Scheduled {
+    running: Running,
+    /// What the core tells of: it cannot be changed while it is attached.
+    events: Events,
+    agent: Option<Agent>,
+    restart: Restart,
+    pages: Option<LockedPagesStay>,
+}
+
+/// What a look at it found.
+#[derive(Debug)]
+pub(crate) enum Found {
+    /// It schedules.
+    Fine,
+    /// The kernel has removed it.
+    Removed(ExitRecord),
+    /// Its agents do not live, the last one because of this.
+    CrashLoop(String),
+}
+
+impl Scheduled {
+    /// Loads and attaches the core, and starts the agent.
+    pub(crate) fn begin(
+        registry: &Registry,
+        settings: &Settings,
+        kernel_mode: bool,
+        facts: &mut Facts,
+        log: &Log,
+    ) -> Result<Self> {
+        let plugin = registry.find(settings.policy.plugin.as_deref())?;
+        let options = settings.policy.plugin_options().map_err(|e| Error::new(ExitCode::Usage, e))?;
+        plugin.check(&options)?;
+        let ops = plugin.ops_name();
+        let begun = Instant::now();
+        let running = loop {
+            let builder = settings.policy.builder(ops.clone()).events(plugin.events);
+            match settings.core.apply(builder).load().and_then(|loaded| loaded.attach()) {
+                Err(e)
+                    if e.kind() == qumun::ErrorKind::Busy && facts.attached > 0 && begun.elapsed() < BUSY =>
+                {
+                    std::thread::sleep(Duration::from_millis(10));
+                }
+                done => break done?,
+            }
+        };
+        if kernel_mode {
+            running.set_kernel_mode(true)?;
+        }
+        facts.attached += 1;
+        facts.plugin.clone_from(&plugin.name);
+        log.info(format_args!("{ops} schedules, supervisor {}", std::process::id()));
+        let pages = (!settings.keep_compaction).then(LockedPagesStay::begin);
+        if pages.as_ref().is_some_and(LockedPagesStay::changed) {
+            log.info("vm.compact_unevictable_allowed is 0 while it runs");
+        }
+        let mut new =
+            Self { running, events: plugin.events, agent: None, restart: Restart::default(), pages };
+        new.start_agent(settings, facts)?;
+        Ok(new)
+    }
+
+    fn start_agent(&mut self, settings: &Settings, facts: &mut Facts) -> Result<u32> {
+        let agent = Agent::start(settings, &self.running)?;
+        let pid = agent.pid();
+        facts.agent = Some(pid);
+        self.agent = Some(agent);
+        Ok(pid)
+    }
+
+    /// Becomes readable when the agent ends; negative when there is none.
+    pub(crate) fn fd(&self) -> RawFd {
+        self.agent.as_ref().map_or(-1, Agent::fd)
+    }
+
+    /// When the next agent is due, if one is.
+    pub(crate) fn due(&self) -> Option<Instant> {
+        self.restart.due
+    }
+
+    /// The core, to be asked.
+    pub(crate) fn core(&self) -> &LoadedCore {
+        self.running.inner()
+    }
+
+    /// Whether a policy that wants to hear of this can run on this core. One that is told more than it asked for passes
+    /// over it.
+    pub(crate) fn tells(&self, events: Events) -> bool {
+        self.events.contains(events)
+    }
+
+    /// Looks after the agent.
+    pub(crate) fn look(&mut self, settings: &Settings, facts: &mut Facts, log: &Log) -> Result<Found> {
+        if let Some(record) = self.running.exited() {
+            return Ok(Found::Removed(record));
+        }
+        if let Some(hang) = self.agent.as_mut().and_then(|a| a.look(self.running.inner())) {
+            log.warn(format_args!(
+                "the agent makes no progress ({}): its turn lasts longer than {} ms; it is ended",
+                hang.name(),
+                settings.max_turn.as_millis()
+            ));
+        }
+        if let Some((how, reason)) = self.agent.as_mut().and_then(Agent::ended) {
+            facts.agent = None;
+            facts.ended(reason);
+            let life = self.agent.take().map_or(Duration::ZERO, |a| a.started.elapsed());
+            log.warn(format_args!(
+                "the agent ended ({how}) after {:.1} s; the core goes on",
+                life.as_secs_f64()
+            ));
+            if !self.restart.plan(life) {
+                return Ok(Found::CrashLoop(how));
+            }
+        }
+        if self.restart.due.is_some_and(|due| due <= Instant::now()) {
+            self.restart.due = None;
+            let pid = self.start_agent(settings, facts)?;
+            facts.restarts += 1;
+            log.info(format_args!("agent {pid} started (restart {})", facts.restarts));
+        }
+        Ok(Found::Fine)
+    }
+
+    /// Who decides from now on.
+    pub(crate) fn set_kernel_mode(&self, on: bool) -> Result<()> {
+        Ok(self.running.set_kernel_mode(on).map(drop)?)
+    }
+
+    /// Makes other settings so that need no other core.
+    pub(crate) fn adopt(
+        &mut self,
+        old: &Settings,
+        new: &Settings,
+        facts: &mut Facts,
+        log: &Log,
+    ) -> Result<()> {
+        if old.keep_compaction != new.keep_compaction {
+            // The setting is put back before it is made anew.
+            self.pages = None;
+            self.pages = (!new.keep_compaction).then(LockedPagesStay::begin);
+        }
+        if old.policy.to_args() == new.policy.to_args() && old.max_turn == new.max_turn {
+            return Ok(());
+        }
+        // The core goes on by its own rule meanwhile, as after any other end of an agent.
+        self.agent = None;
+        self.restart = Restart::default();
+        facts.agent = None;
+        let pid = self.start_agent(new, facts)?;
+        facts.replaced += 1;
+        if let Some(name) = &new.policy.plugin {
+            facts.plugin.clone_from(name);
+        }
+        log.info(format_args!("agent {pid} started with other settings; the core stays attached"));
+        Ok(())
+    }
+
+    /// Stops scheduling. The agent outlives the scheduler: if it cannot be waited for, the machine is free all the same.
+    pub(crate) fn end(self, facts: &mut Facts) -> (Option<ExitRecord>, LoadedCore) {
+        let ended = self.running.detach();
+        facts.agent = None;
+        drop(self.agent);
+        ended
+    }
+}
