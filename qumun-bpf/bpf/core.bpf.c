@@ -56,6 +56,12 @@ static __always_inline bool competes(struct cpu_ctx *cc, struct task_struct *pre
 
 /* --- a task becomes runnable ------------------------------------------------------------------ */
 
+static __always_inline void begin_run(struct task_ctx *t)
+{
+	t->last_run = t->exec_runtime;
+	t->exec_runtime = 0;
+}
+
 OPS3(s32, pick_cpu, struct task_struct *, p, s32, prev_cpu, u64, wake_flags)
 {
 	struct task_ctx *t;
@@ -73,7 +79,7 @@ OPS3(s32, pick_cpu, struct task_struct *, p, s32, prev_cpu, u64, wake_flags)
 	/* enqueue is not called for it. */
 	if (end_event(t))
 		count()->ev_cancelled++;
-	t->exec_runtime = 0;
+	begin_run(t);
 	t->order = 0;
 	t->rank = 0;
 	t->favour = 0;
@@ -247,7 +253,7 @@ OPS2(void, enqueue, struct task_struct *, p, u64, flags)
 	}
 	now = now_ns();
 	if (flags & SCX_ENQ_WAKEUP) {
-		t->exec_runtime = 0;
+		begin_run(t);
 		if (t->stopped_at)
 			t->slept += now - t->stopped_at;
 	}
@@ -417,6 +423,7 @@ OPS1(void, running, struct task_struct *, p)
 		}
 	}
 	t->started_at = now;
+	cc->brief = t->last_run + t->exec_runtime < BRIEF_NS;
 	cc->order = t->order;
 	cc->rank = t->rank;
 	cc->favour = t->favour;

@@ -54,9 +54,23 @@ static __noinline s32 claim_in_cache(struct task_struct *p, s32 cpu, bool whole)
 	return -1;
 }
 
+/* Is a CPU idle that is not under this cache? */
+static __always_inline bool is_idle_beyond(u32 cache)
+{
+	int i;
+
+	FOR(i, QM_IDLE_WORDS) {
+		if (i * 64 >= config.nr_cpu_ids)
+			break;
+		if (READ_ONCE(view.idle[i & (QM_IDLE_WORDS - 1)]) & ~places.cpus[cache & (QM_MAX_CPUS - 1)][i & (QM_IDLE_WORDS - 1)])
+			return true;
+	}
+	return false;
+}
+
 /*
  * A CPU under the last cache of @cpu that was idle less than a slice ago, or is on its way out, and where nobody waits
- * since: it comes free soon. The one that is busy for longest; -1 if there is none.
+ * since and nobody runs who runs for long: it comes free soon. The one that is busy for longest; -1 if there is none.
  */
 static __noinline s32 soon_in_cache(struct task_struct *p, s32 cpu, u64 now)
 {
@@ -68,6 +82,9 @@ static __noinline s32 soon_in_cache(struct task_struct *p, s32 cpu, u64 now)
 	if (!cache)
 		return -1;
 	cache = (cache - 1) & (QM_MAX_CPUS - 1);
+	/* There is no other to prefer it to: whoever comes free first is the best. */
+	if (!is_idle_beyond(cache))
+		return -1;
 	FOR(i, QM_IDLE_WORDS) {
 		u64 word;
 
@@ -85,7 +102,7 @@ static __noinline s32 soon_in_cache(struct task_struct *p, s32 cpu, u64 now)
 			word &= word - 1;
 			cc = cpu_ctx(c);
 			since = cpu_is_idle(c) ? now : cc->busy_since;
-			if (cc->awaited || !before(since, first) || !before(now, since + config.slice_ns))
+			if (cc->awaited || !cc->brief || !before(since, first) || !before(now, since + config.slice_ns))
 				continue;
 			if (!cpu_usable(c) || !bpf_cpumask_test_cpu(c, p->cpus_ptr))
 				continue;

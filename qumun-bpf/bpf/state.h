@@ -38,6 +38,7 @@
 #define DWELL_MAX_NS (2000 * MS)
 #define RELAPSE_NS (1000 * MS)
 /* Bounded waits that no policy can break. */
+#define BRIEF_NS (1 * MS) /* who ran for less the last time is expected to do so again (PATIENCE in placement.rs) */
 #define GO_ON_NS (100 * MS) /* a task that is first in the order goes on, unless another one waits for longer */
 #define SHARE_NS (40 * MS)	   /* both sides' queues are looked at this often on each CPU */
 #define SHARER 16 /* a task, as sides count them */
@@ -109,7 +110,8 @@ struct {
 struct task_ctx {
 	u64 custody;
 	u64 vtime;
-	u64 exec_runtime;
+	u64 exec_runtime; /* on CPUs since it woke up */
+	u64 last_run;	  /* the same, when it woke up last */
 	u64 started_at;
 	u64 stopped_at;
 	u64 enqueued_at;
@@ -220,6 +222,7 @@ struct cpu_ctx {
 	u32 favour;
 	u64 stamp; /* when dispatch chose the task that comes next here; 0: it chose none, or the task runs */
 	u32 awaited; /* a task was sent here since, to wait for the CPU */
+	u32 brief;   /* who runs here slept soon the last time */
 };
 struct cpu_ctx cpus[QM_MAX_CPUS] SEC(".bss.qm_cpus");
 

@@ -225,3 +225,20 @@ fn kernel_mode_can_be_left_and_entered_at_any_time() {
     assert!(wait <= ms(20), "{wait}");
     sim.check().unwrap();
 }
+
+/// A CPU whose cache is warm is worth waiting for only if it comes free at once: who waits for one that is busy for long
+/// leaves another one idle.
+#[test]
+fn no_cpu_is_idle_for_long_while_tasks_wait_for_warm_caches() {
+    for setup in setups() {
+        for (tasks, runs, sleeps) in [(3, 4_000, 2_600), (3, 1_500, 900), (5, 2_500, 3_000), (3, 300, 100)] {
+            let mut work = Workload::new();
+            let steps = vec![Step::Run(us(runs).into()), Step::Sleep(us(sleeps).into())];
+            work.group("woken", tasks, Spec { comm: "woken", ..Spec::default() }, steps);
+            let sim = run(setup.clone(), &work, &Rules::new(), ms(10_000));
+            let idle = sim.wasted().as_u64() as f64 / 20e9;
+            println!("tick {}, {tasks} tasks that run {runs} us and sleep {sleeps}: {idle:.4}", setup.tick);
+            assert!(idle <= 0.01, "{idle:.4} of the machine was idle while work waited");
+        }
+    }
+}

@@ -174,7 +174,7 @@ EXPORT void native_cpu(u32 cpu, u64 *out)
 	*out++ = cc->urgent | cc->given << 1;
 	*out++ = cc->cut_at;
 	*out++ = cc->busy_since;
-	*out++ = cc->awaited;
+	*out++ = cc->awaited | cc->brief << 1;
 	*out++ = cc->rescued_at;
 	*out++ = cc->overran_at;
 	*out++ = cc->kept;
@@ -190,6 +190,7 @@ EXPORT void native_task(struct task_struct *p, u64 *out)
 	*out++ = t->custody & STATE_MASK;
 	*out++ = t->vtime;
 	*out++ = t->exec_runtime;
+	*out++ = t->last_run;
 	*out++ = t->started_at;
 	*out++ = t->stopped_at;
 	*out++ = t->enqueued_at;

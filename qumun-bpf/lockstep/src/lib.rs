@@ -39,7 +39,7 @@ pub const STATE: usize = 23 + 8 + 64;
 /// What it keeps for a CPU, in the order of `native_cpu`.
 pub const CPU: usize = 24;
 /// What it keeps for a task, in the order of `native_task`.
-pub const TASK: usize = 36;
+pub const TASK: usize = 37;
 /// What it keeps for a cgroup, in the order of `native_slot`.
 pub const SLOT: usize = 18;
 

@@ -25,13 +25,18 @@ impl Reference {
     }
 
     /// The CPU under the last cache that is busy for longest, of those that were idle less than a slice ago, or are on
-    /// their way out, and where nobody waits since.
+    /// their way out, where nobody waits since and nobody runs who runs for long. None if no CPU is idle elsewhere: whoever
+    /// comes free first is the best then.
     fn soon_in_cache(&mut self, linux: &Linux, task: Thread, cpu: Cpu, now: u64) -> Option<Cpu> {
-        let open = *linux.topology().domain(cpu, Level::L3) & linux.allowed(task);
+        let near = *linux.topology().domain(cpu, Level::L3);
+        if (self.view.idle - near).is_empty() {
+            return None;
+        }
+        let open = near & linux.allowed(task);
         let since = |cpu: Cpu| if self.cpu_is_idle(cpu) { now } else { self.cpu(cpu).busy_since };
         let soon = open
             .iter()
-            .filter(|&c| !self.cpu(c).awaited && before(now, since(c) + self.settings.slice))
+            .filter(|&c| !self.cpu(c).awaited && self.cpu(c).brief && before(now, since(c) + self.settings.slice))
             .filter(|&c| self.cpu_usable(c))
             .min_by_key(|&c| since(c))?;
         self.cpu_mut(soon).awaited = true;

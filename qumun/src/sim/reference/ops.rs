@@ -3,7 +3,7 @@
 use super::rules::Standing;
 use super::sides::{CORE, start_side, stop_side};
 use super::state::{
-    AGENT_PROBE, AGENT_SLICE, CpuCtx, Custody, LAG, MS, Reference, SHARER, TaskCtx, before, later_by,
+    AGENT_PROBE, AGENT_SLICE, BRIEF, CpuCtx, Custody, LAG, MS, Reference, SHARER, TaskCtx, before, later_by,
 };
 use crate::sim::core::{Core, ENQ_LAST, ENQ_WAKEUP, KICK_PREEMPT};
 use crate::sim::linux::{Dsq, Linux, Thread};
@@ -254,7 +254,7 @@ impl Core for Reference {
         }
         let now = linux.now();
         let t = self.ctx_mut(task);
-        (t.exec_runtime, t.placed_at, t.order) = (0, now, 0);
+        (t.last_run, t.exec_runtime, t.placed_at, t.order) = (t.exec_runtime, 0, now, 0);
         (t.ruled.rank, t.ruled.favour) = (0, 0);
         self.counters.idle_bypass += 1;
         linux.insert(task, Dsq::Own, self.own_slice(task), 0);
@@ -274,7 +274,7 @@ impl Core for Reference {
         }
         let t = self.ctx_mut(task);
         if flags & ENQ_WAKEUP != 0 {
-            t.exec_runtime = 0;
+            (t.last_run, t.exec_runtime) = (t.exec_runtime, 0);
             if t.stopped_at != 0 {
                 t.slept = t.slept.wrapping_add(now.wrapping_sub(t.stopped_at));
             }
@@ -417,9 +417,11 @@ impl Core for Reference {
         }
         let t = self.ctx_mut(task);
         t.started_at = now;
+        let brief = t.last_run.wrapping_add(t.exec_runtime) < BRIEF;
         let (vtime, order, ruled) = (t.vtime, t.order, t.ruled);
         let here = self.cpu_mut(linux.this_cpu());
         (here.order, here.rank, here.favour) = (order, ruled.rank, ruled.favour);
+        here.brief = brief;
         if ruled.rank == 0 && before(self.vnow, vtime) {
             self.vnow = vtime;
         }

@@ -27,6 +27,8 @@ const HINT: u64 = 10 * MS;
 pub(super) const PREEMPT_BURST: u64 = 4;
 /// While degraded: one bounded turn of the agent in this time.
 pub(super) const AGENT_PROBE: u64 = 10 * MS;
+/// Who ran for less the last time is expected to do so again.
+pub(super) const BRIEF: u64 = MS;
 /// A task that is first in the order goes on, unless another one waits for longer.
 pub(super) const GO_ON: u64 = 100 * MS;
 /// Both sides' queues are looked at this often on each CPU.
@@ -122,7 +124,10 @@ pub(super) struct TaskCtx {
     pub(super) generation: u64,
     pub(super) custody: Custody,
     pub(super) vtime: u64,
+    /// On CPUs since it woke up.
     pub(super) exec_runtime: u64,
+    /// The same, when it woke up last.
+    pub(super) last_run: u64,
     pub(super) started_at: u64,
     pub(super) stopped_at: u64,
     pub(super) enqueued_at: u64,
@@ -219,6 +224,8 @@ pub(super) struct CpuCtx {
     pub(super) busy_since: u64,
     /// A task was sent here since, to wait for the CPU.
     pub(super) awaited: bool,
+    /// Who runs here slept soon the last time.
+    pub(super) brief: bool,
     pub(super) rescued_at: u64,
     pub(super) overran_at: u64,
     /// Decisions that came before their task: the kept part of `struct batch`.
@@ -596,7 +603,7 @@ impl Reference {
             u64::from(c.urgent) | u64::from(c.given) << 1,
             c.cut_at,
             c.busy_since,
-            c.awaited.into(),
+            u64::from(c.awaited) | u64::from(c.brief) << 1,
         ]);
         words.extend([
             c.rescued_at,
@@ -616,6 +623,7 @@ impl Reference {
             t.custody as u64,
             t.vtime,
             t.exec_runtime,
+            t.last_run,
             t.started_at,
             t.stopped_at,
             t.enqueued_at,
