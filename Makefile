@@ -18,7 +18,7 @@
 CARGO ?= cargo
 XTASK := $(CARGO) xtask
 
-.PHONY: help setup setup-check build lint check docs loom miri test matrix soak package cross bench profile demo
+.PHONY: help setup setup-check build lint bare check docs loom miri test matrix soak package cross bench profile demo
 .NOTPARALLEL:
 
 help:
@@ -39,15 +39,18 @@ lint: setup-check
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
 	@$(XTASK) deny
 
-check: lint docs loom
-	@$(XTASK) msrv
-	$(XTASK) api
-	$(CARGO) test --quiet -p qumun --no-default-features --features testkit
-	$(CARGO) test --quiet -p qumun-bpf --no-default-features
+check: bare
 	$(CARGO) test --quiet -p gthulhu-model --all-features
 	$(CARGO) test --quiet -p gthulhu-config
 	$(CARGO) test --quiet -p gthulhu-discovery --lib
 	$(CARGO) test --quiet -p gthulhu-plugin-gthulhu -p gthulhu-plugin-simple -p gthulhu-plugin-simple-fifo -p qumun-cli -p xtask
+
+# What the workspace as a whole does not show: the crates with nothing but Rust, alone.
+bare: lint docs loom
+	@$(XTASK) msrv
+	$(XTASK) api
+	$(CARGO) test --quiet -p qumun --no-default-features --features testkit
+	$(CARGO) test --quiet -p qumun-bpf --no-default-features
 
 # Every public item has a page without a warning; that it has one at all is a lint (missing_docs).
 docs:
@@ -62,7 +65,7 @@ loom:
 miri:
 	CARGO_TARGET_DIR=target/miri $(CARGO) +nightly miri test --quiet -p qumun-bpf --no-default-features ring
 
-test: setup check
+test: setup bare
 	$(CARGO) test --quiet --workspace
 	$(CARGO) test --quiet -p gthulhu-discovery --features kubernetes --test kubernetes
 	$(CARGO) test --quiet --release -p qumun-lockstep

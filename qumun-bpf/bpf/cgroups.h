@@ -104,6 +104,10 @@ int qumun_cgroup_init(u64 *ctx)
 	}
 	own->slot = slot;
 	own->own = 1;
+	if (core.slots <= slot)
+		core.slots = slot + 1;
+	groups[slot & (QM_MAX_CGROUPS - 1)].rivals = 0;
+	groups[slot & (QM_MAX_CGROUPS - 1)].competing = 0;
 	c = shown(slot);
 	change_begins(c);
 	c->id = cgrp->kn->id;
@@ -155,6 +159,7 @@ OPS3(void, cgroup_move, struct task_struct *, p, struct cgroup *, from, struct c
 	struct qm_event *e;
 
 	if (t) {
+		share_ends(t);
 		t->group = slot_of(to);
 		t->permit = 0;
 		t->rule_table = 0;
@@ -186,6 +191,7 @@ OPS2(void, cgroup_set_weight, struct cgroup *, cgrp, u32, weight)
 	change_begins(c);
 	c->weight = weight;
 	change_ends(c);
+	reweigh(own->slot, weight);
 }
 
 /* Kernels that tell it leave the limit to the scheduler. */

@@ -122,23 +122,28 @@ static __always_inline void charge_run(struct task_struct *p, struct task_ctx *t
 	t->ran += ran;
 	t->left -= ran < t->left ? ran : t->left;
 	charged = t->rule ? charge_by_rule(t, ran, &weight, now) : ran;
-	t->vtime += charged * 100 / (weight ? weight : 1);
+	weight = weight ?: 1;
+	if (is_counted(t))
+		t->vtime += (charged * 100 << 10) / flat_weight(t->group, weight);
+	else
+		t->vtime += charged * 100 / weight;
 }
 
 /* Is a task whose slice has ended the first in the core's order, before those that wait? */
 static __noinline bool is_first(struct task_struct *p, struct task_ctx *t, s32 cpu, u64 now)
 {
 	struct cpu_ctx *cc = cpu_ctx(cpu);
+	bool long_on = now - cc->began > GO_ON_NS;
 	struct standing s;
 	struct head head;
 
 	charge_run(p, t, now);
 	t->started_at = now;
 	s = stand(p, t, cpu, now);
-	if (head_of(DSQ_CORE, &head) && (before(head.vtime, s.vtime) || now - head.since > GO_ON_NS))
+	if (head_of(DSQ_CORE, &head) && (before(head.vtime, s.vtime) || (long_on && now - head.since > GO_ON_NS)))
 		return false;
 	if (READ_ONCE(cc->pinned) && head_of(DSQ_PINNED(cpu), &head) &&
-	    (before(head.vtime, s.vtime) || now - head.since > GO_ON_NS))
+	    (before(head.vtime, s.vtime) || (long_on && now - head.since > GO_ON_NS)))
 		return false;
 	cc->rank = t->rank;
 	cc->favour = t->favour;
@@ -151,7 +156,9 @@ static __noinline bool is_first(struct task_struct *p, struct task_ctx *t, s32 c
 /*
  * May the task that wants to go on here do so, in the core's order? The kernel asks for work before it queues that task
  * again, so any other would come first, whatever the order says: two tasks on one CPU would take turns whatever their
- * weights are. What waits and is not the core's comes first; and nobody waits for GO_ON_NS in vain.
+ * weights are. What waits and is not the core's comes first; and who waits has a slice after GO_ON_NS, which bounds the part of
+ * the one that goes on. (Counted for that one: were it the wait alone that counts, many who wait would have more than their
+ * part.)
  */
 static __always_inline bool goes_first(struct task_struct *p, struct cpu_ctx *cc, s32 cpu, u64 now)
 {
@@ -264,6 +271,9 @@ OPS2(void, enqueue, struct task_struct *, p, u64, flags)
 		count()->ev_cancelled++;
 	if (throttle(p, t, flags & ~SCX_ENQ_LAST, now))
 		return;
+
+	if (!is_normal())
+		share_begins(p, t);
 
 	if (bound_to_cpu(p)) {
 		count()->kernel_direct++;
@@ -423,6 +433,7 @@ OPS1(void, running, struct task_struct *, p)
 		}
 	}
 	t->started_at = now;
+	cc->began = now;
 	cc->brief = t->last_run + t->exec_runtime < BRIEF_NS;
 	cc->order = t->order;
 	cc->rank = t->rank;
@@ -457,6 +468,8 @@ OPS2(void, stopping, struct task_struct *, p, bool, runnable)
 		return;
 	t->stopped_at = now;
 	charge_run(p, t, now);
+	if (!runnable && t->counted)
+		share_ends(t);
 	stop_charged(p, t, runnable, now);
 }
 
@@ -614,6 +627,7 @@ int qumun_init(u64 *ctx)
 	view.entered[QM_REASON_START]++;
 	core.agent_cpu = -1;
 	core.agent_last_cpu = -1;
+	core.shares = 1;
 	slot = bpf_map_lookup_elem(&qm_timer, &key);
 	if (!slot)
 		return -2; /* ENOENT */

@@ -12,7 +12,7 @@
  */
 #ifndef QUMUN_LATCH_H
 #define QUMUN_LATCH_H
-#include "state.h"
+#include "shares.h"
 
 /* The largest age, in buckets, that is looked at: 200 ms. */
 #define OLDEST 48
@@ -34,6 +34,7 @@ __noinline int latch_fall(u64 now, u64 reason)
 		return 0;
 	__sync_fetch_and_add(&view.epoch, 1);
 	park_left(now);
+	shares_begin();
 	if (view.dwell_ns < DWELL_MIN_NS || now - core.left_at > RELAPSE_NS)
 		view.dwell_ns = DWELL_MIN_NS;
 	else
@@ -87,6 +88,8 @@ static __always_inline int set_kernel_mode(u64 now, bool on)
 		}
 		if (on) {
 			park_left(now);
+			if (mode == QM_NORMAL)
+				shares_begin();
 		} else {
 			view.dwell_ns = 0;
 			view.reason = QM_REASON_MODE;

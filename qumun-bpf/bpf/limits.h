@@ -21,8 +21,6 @@
 #include "events.h"
 
 #define LIMITS (!OPTION(NO_LIMITS))
-/* cgroups above a task that are looked at. */
-#define CGROUP_DEPTH 24
 
 /* Adds the quota of the periods that are over. */
 static __always_inline void refill(struct group *g, u64 now)

@@ -39,7 +39,7 @@
 #define RELAPSE_NS (1000 * MS)
 /* Bounded waits that no policy can break. */
 #define BRIEF_NS (1 * MS) /* who ran for less the last time is expected to do so again (PATIENCE in placement.rs) */
-#define GO_ON_NS (100 * MS) /* a task that is first in the order goes on, unless another one waits for longer */
+#define GO_ON_NS (100 * MS) /* a task that is first in the order goes on, for so long while another one waits */
 #define SHARE_NS (40 * MS)	   /* both sides' queues are looked at this often on each CPU */
 #define SHARER 16 /* a task, as sides count them */
 #define SIDE_LAG_NS (20 * MS)	   /* what a side may be owed that had nothing to run for a while */
@@ -140,7 +140,8 @@ struct task_ctx {
 	u32 rule; /* number + 1 of the rule for it; 0: there is none */
 	u32 rank; /* it is ahead of others this time; 0: it is not */
 	u32 favour; /* it would be, had it tokens */
-	u32 pad_;
+	u32 counted; /* core.shares, when it was counted as runnable; 0: it is not */
+	u32 counted_weight; /* with this one */
 	u32 bucket; /* which of core.undecided[] counts the open event */
 	u32 group; /* slot of its cgroup */
 	u8 sampled;
@@ -172,7 +173,10 @@ struct {
 
 struct qm_cgroup cgroups[QM_MAX_CGROUPS] SEC(".bss.qm_table");
 
-/* What a limit leaves, beside the table: no user space needs to see it. Times are CPU time. */
+/* cgroups above a task that are looked at. */
+#define CGROUP_DEPTH 24
+
+/* What the core keeps beside the table: no user space needs to see it. First what a limit leaves; times are CPU time. */
 struct group {
 	u64 quota;	 /* ns of each period; 0: no limit */
 	s64 budget;	 /* what is left; below 0: what it owes */
@@ -183,7 +187,9 @@ struct group {
 	u64 since;	 /* when the limit was set: what ran before is not charged */
 	u64 held_at;	 /* when a task was held back last */
 	u32 parent;
-	u32 pad;
+	u32 weight;    /* what it counts for above, since it has runnable tasks */
+	s64 rivals;    /* weights of those who compete directly in it, see shares.h */
+	s64 competing; /* and how many they are */
 };
 struct group groups[QM_MAX_CGROUPS] SEC(".bss.qm_groups");
 /* One bit a cgroup: DSQ_THROTTLED may hold a task. */
@@ -223,6 +229,7 @@ struct cpu_ctx {
 	u64 stamp; /* when dispatch chose the task that comes next here; 0: it chose none, or the task runs */
 	u32 awaited; /* a task was sent here since, to wait for the CPU */
 	u32 brief;   /* who runs here slept soon the last time */
+	u64 began;   /* when who runs here came, see goes_first */
 };
 struct cpu_ctx cpus[QM_MAX_CPUS] SEC(".bss.qm_cpus");
 
@@ -258,6 +265,9 @@ struct core_state {
 	u64 called_at;	  /* when the agent was first called in vain since its last turn; 0: it was not. See activation.h */
 	u32 alarm;	  /* the timer is on that ends that wait */
 	u32 pad2;
+	u32 shares; /* how often counting has begun, see shares.h */
+	u32 slots;  /* of the table, that were ever used */
+	s64 rivals; /* weights of all runnable tasks */
 	u64 ahead_paid;	  /* when all that tasks took ahead of others is paid for, see rules.h */
 	u64 released_at;  /* when tasks were looked for that limits hold back */
 	u32 held;	  /* there may be some */

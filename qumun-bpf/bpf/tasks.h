@@ -64,7 +64,10 @@ OPS1(void, disable, struct task_struct *, p)
 {
 	struct task_ctx *t = task_ctx(p);
 
-	if (t && end_event(t))
+	if (!t)
+		return;
+	share_ends(t);
+	if (end_event(t))
 		count()->ev_cancelled++;
 }
 

@@ -151,7 +151,9 @@ fn a_policy_with_collections_on_the_pool_does_not_allocate() {
     if locked {
         assert_eq!(faults, 0, "page faults in {turns} turns");
     } else {
-        println!("{faults} page faults in {turns} turns, not looked at: this user may not lock memory (ulimit -l)");
+        println!(
+            "{faults} page faults in {turns} turns, not looked at: this user may not lock memory (ulimit -l)"
+        );
     }
     assert_eq!(allocations, 0);
     let (stats, policy) = (agent.stats(), agent.policy());

@@ -1,6 +1,6 @@
 //! What is wanted for tasks where the core decides by itself: in kernel mode, and without an agent.
 
-use qumun::sim::{Group, Setup, Sim, Spec, Step, TaskFigures, Workload};
+use qumun::sim::{Group, Limit, Setup, Sim, Spec, Step, TaskFigures, Workload};
 use qumun::{Context, Nanos, Queued, Rule, Rules, Scheduler, Topology, Verdict, Whom};
 
 /// Never asked here but in one test.
@@ -240,5 +240,92 @@ fn no_cpu_is_idle_for_long_while_tasks_wait_for_warm_caches() {
             println!("tick {}, {tasks} tasks that run {runs} us and sleep {sleeps}: {idle:.4}", setup.tick);
             assert!(idle <= 0.01, "{idle:.4} of the machine was idle while work waited");
         }
+    }
+}
+
+fn hogs_in(work: &mut Workload, cgroup: u64, count: usize) -> Group {
+    let spec = Spec { comm: "hog", cgroup_id: cgroup, ..Spec::default() };
+    work.group("hog", count, spec, vec![Step::Run(ms(1_000).into())])
+}
+
+/// Parts of two CPUs' time that groups have in the second half of the next so many milliseconds.
+fn parts(sim: &mut Sim<Fifo>, groups: &[Group], time: u64) -> Vec<f64> {
+    sim.run(ms(time / 2));
+    let before: Vec<f64> = groups.iter().map(|group| ran(&sim.group(*group))).collect();
+    sim.run(ms(time / 2));
+    sim.check().unwrap();
+    let each = |(group, before): (&Group, f64)| (ran(&sim.group(*group)) - before) / (time as f64 / 1_000.0);
+    groups.iter().zip(before).map(each).collect()
+}
+
+fn assert_near(have: &[f64], want: &[f64], what: &str) {
+    let near = have.iter().zip(want).all(|(have, want)| (have - want).abs() <= 0.03 * want + 0.002);
+    assert!(near && have.len() == want.len(), "{what}: {have:.3?}, not {want:.3?}");
+}
+
+#[test]
+fn cgroups_have_their_weight_whoever_is_in_them() {
+    for setup in setups() {
+        // Each with its weight and how many are in it, and its part.
+        for groups in [
+            [(100, 10, 0.5), (100, 2, 0.5)],
+            [(300, 2, 0.75), (100, 10, 0.25)],
+            [(100, 2, 0.1), (900, 30, 0.9)],
+        ] {
+            let mut work = Workload::new();
+            let made = groups.map(|(weight, count, _)| {
+                let cgroup = work.cgroup(1, weight, Limit::NONE);
+                hogs_in(&mut work, cgroup, count)
+            });
+            let mut sim = Sim::new(setup.clone(), &work, Fifo).unwrap();
+            let have = parts(&mut sim, &made, 20_000);
+            assert_near(&have, &groups.map(|(_, _, want)| want), &format!("tick {}, {groups:?}", setup.tick));
+        }
+    }
+}
+
+/// Tasks in a cgroup compete with the cgroups below it, as in the kernel's own class.
+#[test]
+fn weights_hold_on_each_level() {
+    for setup in setups() {
+        let mut work = Workload::new();
+        let above = work.cgroup(1, 300, Limit::NONE);
+        let left = work.cgroup(above, 200, Limit::NONE);
+        let right = work.cgroup(above, 50, Limit::NONE);
+        let beside = work.cgroup(1, 100, Limit::NONE);
+        let made = [
+            hogs_in(&mut work, above, 1),
+            hogs_in(&mut work, left, 4),
+            hogs_in(&mut work, right, 3),
+            hogs_in(&mut work, beside, 5),
+        ];
+        let mut sim = Sim::new(setup.clone(), &work, Fifo).unwrap();
+        let have = parts(&mut sim, &made, 40_000);
+        let inside = 0.75 / 350.0;
+        assert_near(&have, &[100.0 * inside, 200.0 * inside, 50.0 * inside, 0.25], "levels");
+        // Another weight, and somebody moves.
+        assert!(sim.set_weight(left, 50));
+        sim.move_group(made[0], right);
+        let have = parts(&mut sim, &made, 40_000);
+        let half = 0.75 / 2.0;
+        assert_near(&have, &[half / 4.0, half, half * 0.75, 0.25], "changed");
+    }
+}
+
+/// Who sleeps leaves its part to the others in its cgroup first; a cgroup that sleeps as a whole leaves it to all.
+#[test]
+fn a_part_that_is_not_used_goes_to_the_others_of_the_cgroup() {
+    for setup in setups() {
+        let mut work = Workload::new();
+        let [a, b] = [100, 100].map(|weight| work.cgroup(1, weight, Limit::NONE));
+        let spec = Spec { comm: "naps", cgroup_id: a, ..Spec::default() };
+        let naps = work.group("naps", 4, spec, vec![Step::Run(us(500).into()), Step::Sleep(ms(10).into())]);
+        let made = [naps, hogs_in(&mut work, a, 2), hogs_in(&mut work, b, 6)];
+        let mut sim = Sim::new(setup.clone(), &work, Fifo).unwrap();
+        let have = parts(&mut sim, &made, 20_000);
+        assert!((have[0] + have[1] - 0.5).abs() < 0.03, "{have:.3?}");
+        assert!(have[0] > 0.07, "who naps is not served: {have:.3?}");
+        let worst = sim.group(naps).iter().map(|task| task.wake_to_run.quantile(0.99)).max().unwrap();
+        assert!(worst <= ms(20), "{worst}");
     }
 }

@@ -141,6 +141,8 @@ EXPORT void native_state(u64 *out)
 	*out++ = core.called_at;
 	*out++ = core.alarm;
 	*out++ = core.ahead_paid;
+	*out++ = core.shares;
+	*out++ = core.rivals;
 	for (u32 i = 0; i < PAYERS; i++) {
 		*out++ = payers[i].key;
 		*out++ = payers[i].paid;
@@ -175,6 +177,7 @@ EXPORT void native_cpu(u32 cpu, u64 *out)
 	*out++ = cc->cut_at;
 	*out++ = cc->busy_since;
 	*out++ = cc->awaited | cc->brief << 1;
+	*out++ = cc->began;
 	*out++ = cc->rescued_at;
 	*out++ = cc->overran_at;
 	*out++ = cc->kept;
@@ -223,6 +226,7 @@ EXPORT void native_task(struct task_struct *p, u64 *out)
 	*out++ = t->rule;
 	*out++ = t->rule_paid;
 	*out++ = t->rank | (u64)t->favour << 32;
+	*out++ = t->counted | (u64)t->counted_weight << 32;
 }
 
 /* A slot of the table and what belongs to it. */
@@ -248,6 +252,9 @@ EXPORT void native_slot(u32 slot, u64 *out)
 	*out++ = g->since;
 	*out++ = g->held_at;
 	*out++ = g->parent;
+	*out++ = g->weight;
+	*out++ = g->rivals;
+	*out++ = g->competing;
 	*out++ = held[slot / 64] >> (slot & 63) & 1;
 }
 

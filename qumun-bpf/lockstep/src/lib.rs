@@ -35,13 +35,13 @@ pub struct Compiled {
 }
 
 /// The state of the core that is one for the machine, in the order of `native_state`.
-pub const STATE: usize = 23 + 8 + 64;
+pub const STATE: usize = 25 + 8 + 64;
 /// What it keeps for a CPU, in the order of `native_cpu`.
-pub const CPU: usize = 24;
+pub const CPU: usize = 25;
 /// What it keeps for a task, in the order of `native_task`.
-pub const TASK: usize = 37;
+pub const TASK: usize = 38;
 /// What it keeps for a cgroup, in the order of `native_slot`.
-pub const SLOT: usize = 18;
+pub const SLOT: usize = 21;
 
 impl Compiled {
     /// A core with these settings and subscriptions.

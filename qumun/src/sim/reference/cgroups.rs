@@ -48,6 +48,8 @@ impl Reference {
         let slots = self.shown.len().max(slot as usize + 1);
         self.shown.resize_with(slots, Shown::default);
         self.groups.resize_with(slots, Default::default);
+        let group = &mut self.groups[slot as usize];
+        (group.rivals, group.competing) = (0, 0);
         self.change(slot, |row| {
             (row.id, row.parent, row.above, row.weight, row.limit) = (id, of, above, weight, limit.shown());
         });
@@ -73,6 +75,7 @@ impl Reference {
     pub(super) fn weigh_cgroup(&mut self, linux: &Linux, id: u64) {
         if let (Some(slot), Some(cgroup)) = (self.own_slot(id), linux.cgroup(id)) {
             self.change(slot, |row| row.weight = cgroup.weight);
+            self.reweigh(slot, cgroup.weight);
         }
     }
 

@@ -21,6 +21,8 @@ impl Reference {
         }
         view.normal = false;
         view.epoch += 1;
+        self.shares_begin();
+        let view = &mut self.view;
         (self.parked, self.parked_at) = (true, now);
         view.dwell = if view.dwell < DWELL_MIN || now.wrapping_sub(self.left_at) > RELAPSE {
             DWELL_MIN
@@ -60,6 +62,7 @@ impl Reference {
             return was;
         }
         view.epoch += 1;
+        let was_normal = view.normal;
         if on {
             if !view.normal {
                 view.left += 1;
@@ -72,6 +75,9 @@ impl Reference {
             view.entered[Reason::Mode as usize] += 1;
         }
         (view.degraded_since, view.normal, view.kernel) = (now, false, on);
+        if on && was_normal {
+            self.shares_begin();
+        }
         was
     }
 

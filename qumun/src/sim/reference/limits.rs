@@ -251,6 +251,7 @@ impl Reference {
             since: now,
             held_at: group.held_at,
             parent: above,
+            ..*group
         };
     }
 }

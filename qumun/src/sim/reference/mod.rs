@@ -16,6 +16,7 @@ mod ops;
 mod permit;
 mod rescue;
 mod rules;
+mod shares;
 mod sides;
 mod state;
 

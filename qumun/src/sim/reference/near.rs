@@ -36,7 +36,9 @@ impl Reference {
         let since = |cpu: Cpu| if self.cpu_is_idle(cpu) { now } else { self.cpu(cpu).busy_since };
         let soon = open
             .iter()
-            .filter(|&c| !self.cpu(c).awaited && self.cpu(c).brief && before(now, since(c) + self.settings.slice))
+            .filter(|&c| {
+                !self.cpu(c).awaited && self.cpu(c).brief && before(now, since(c) + self.settings.slice)
+            })
             .filter(|&c| self.cpu_usable(c))
             .min_by_key(|&c| since(c))?;
         self.cpu_mut(soon).awaited = true;

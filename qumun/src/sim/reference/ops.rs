@@ -54,7 +54,14 @@ impl Reference {
         t.exec_runtime = t.exec_runtime.wrapping_add(ran);
         t.ran = t.ran.wrapping_add(ran);
         t.left = t.left.saturating_sub(ran);
-        t.vtime = t.vtime.wrapping_add(charged.wrapping_mul(100) / weight.max(1));
+        let group = t.group;
+        let moves = if self.is_counted(task) {
+            (charged.wrapping_mul(100) << 10) / self.flat_weight(group, weight.max(1))
+        } else {
+            charged.wrapping_mul(100) / weight.max(1)
+        };
+        let t = self.ctx_mut(task);
+        t.vtime = t.vtime.wrapping_add(moves);
     }
 
     /// May the task that wants to go on here do so, in the core's order? Any other would come first, as this one is in no
@@ -224,6 +231,7 @@ impl Core for Reference {
     }
 
     fn disable(&mut self, _: &mut Linux, task: Thread) {
+        self.share_ends(task);
         self.cancel_event(task);
     }
 
@@ -283,6 +291,9 @@ impl Core for Reference {
         self.cancel_event(task);
         if self.throttle(linux, task, now) {
             return;
+        }
+        if !self.view.normal {
+            self.share_begins(linux, task);
         }
         let kthread = linux.task(task).kthread;
         if bound_to_cpu(linux, task) {
@@ -421,7 +432,7 @@ impl Core for Reference {
         let (vtime, order, ruled) = (t.vtime, t.order, t.ruled);
         let here = self.cpu_mut(linux.this_cpu());
         (here.order, here.rank, here.favour) = (order, ruled.rank, ruled.favour);
-        here.brief = brief;
+        (here.began, here.brief) = (now, brief);
         if ruled.rank == 0 && before(self.vnow, vtime) {
             self.vnow = vtime;
         }
@@ -449,6 +460,9 @@ impl Core for Reference {
         }
         t.stopped_at = now;
         self.charge_run(linux, task, now);
+        if !runnable {
+            self.share_ends(task);
+        }
         self.stop_charged(linux, task, runnable, now);
     }
 
@@ -536,6 +550,7 @@ impl Core for Reference {
 
     fn cgroup_move(&mut self, linux: &mut Linux, task: Thread) {
         let group = self.slot_of(linux.task(task).cgroup_id);
+        self.share_ends(task);
         let t = self.ctx_mut(task);
         (t.group, t.permit.left, t.ruled.table) = (group, 0, 0);
         if self.is_agent(linux, task) {

@@ -16,10 +16,13 @@ impl Reference {
         Some((linux.task(first).vtime, t.reclaim, t.placed_at))
     }
 
-    /// Is there a task in the queue that comes before one of this virtual time, or has waited for long?
+    /// Is there a task in the queue that comes before one of this virtual time, which went on here for long since it waits?
     pub(super) fn comes_before(&self, linux: &Linux, dsq: Dsq, vtime: u64, now: u64) -> bool {
+        let long_on = now.wrapping_sub(self.cpu(linux.this_cpu()).began) > GO_ON;
         let head = self.head_of(linux, dsq);
-        head.is_some_and(|(first, _, since)| before(first, vtime) || now.wrapping_sub(since) > GO_ON)
+        head.is_some_and(|(first, _, since)| {
+            before(first, vtime) || long_on && now.wrapping_sub(since) > GO_ON
+        })
     }
 
     fn take_pinned(&mut self, linux: &mut Linux, cpu: Cpu) -> bool {

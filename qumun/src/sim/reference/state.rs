@@ -29,7 +29,7 @@ pub(super) const PREEMPT_BURST: u64 = 4;
 pub(super) const AGENT_PROBE: u64 = 10 * MS;
 /// Who ran for less the last time is expected to do so again.
 pub(super) const BRIEF: u64 = MS;
-/// A task that is first in the order goes on, unless another one waits for longer.
+/// A task that is first in the order goes on, for so long while another one waits.
 pub(super) const GO_ON: u64 = 100 * MS;
 /// Both sides' queues are looked at this often on each CPU.
 pub(super) const SHARE: u64 = 40 * MS;
@@ -152,6 +152,9 @@ pub(super) struct TaskCtx {
     /// Of the slice of its decision.
     pub(super) left: u64,
     pub(super) ruled: Ruled,
+    /// The count in which it is one of the runnable tasks; 0: in none.
+    pub(super) counted: u32,
+    pub(super) counted_weight: u32,
 }
 
 /// A decision that still holds.
@@ -192,6 +195,12 @@ pub(super) struct Group {
     pub(super) since: u64,
     pub(super) held_at: u64,
     pub(super) parent: u32,
+    /// What it counts for above, since it has runnable tasks.
+    pub(super) weight: u32,
+    /// Weights of those who compete directly in it.
+    pub(super) rivals: i64,
+    /// And how many they are.
+    pub(super) competing: i64,
 }
 
 /// `struct cpu_ctx`. Index 0 of a pair is the core's side, 1 the agent's.
@@ -226,6 +235,8 @@ pub(super) struct CpuCtx {
     pub(super) awaited: bool,
     /// Who runs here slept soon the last time.
     pub(super) brief: bool,
+    /// When who runs here came.
+    pub(super) began: u64,
     pub(super) rescued_at: u64,
     pub(super) overran_at: u64,
     /// Decisions that came before their task: the kept part of `struct batch`.
@@ -303,6 +314,10 @@ pub struct Reference {
     pub(super) rules: Book,
     /// When all that tasks took ahead of others is paid for.
     pub(super) ahead_paid: u64,
+    /// How often counting the runnable tasks has begun.
+    pub(super) shares: u32,
+    /// Weights of all runnable tasks.
+    pub(super) rivals: i64,
     pub(super) undecided: [i64; BUCKETS],
     pub(super) released_at: u64,
     pub(super) held: bool,
@@ -351,6 +366,8 @@ impl Reference {
             alarm: false,
             rules: Book::default(),
             ahead_paid: 0,
+            shares: 1,
+            rivals: 0,
             undecided: [0; BUCKETS],
             released_at: 0,
             held: false,
@@ -584,6 +601,7 @@ impl Reference {
         words.extend([u64::from(self.filled), self.filled_at, self.shared_at]);
         words.extend([u64::from(self.parked), self.parked_at]);
         words.extend([self.preempt_at, self.called_at, self.alarm.into(), self.ahead_paid]);
+        words.extend([u64::from(self.shares), self.rivals as u64]);
         let payers = self.rules.payers.iter().copied().chain(std::iter::repeat((0, 0)));
         words.extend(payers.take(4).flat_map(|(key, paid)| [key, paid]));
         words.extend([self.released_at, u64::from(self.held), u64::from(self.release_word)]);
@@ -604,6 +622,7 @@ impl Reference {
             c.cut_at,
             c.busy_since,
             u64::from(c.awaited) | u64::from(c.brief) << 1,
+            c.began,
         ]);
         words.extend([
             c.rescued_at,
@@ -656,11 +675,12 @@ impl Reference {
             u64::from(t.ruled.rule),
             t.ruled.paid,
             u64::from(t.ruled.rank) | u64::from(t.ruled.favour) << 32,
+            u64::from(t.counted) | u64::from(t.counted_weight) << 32,
         ]
     }
 
     /// `struct qm_cgroup`, `struct group` and whether tasks are held back, of the first slots.
-    pub fn cgroup_words(&self, slots: usize) -> Vec<[u64; 18]> {
+    pub fn cgroup_words(&self, slots: usize) -> Vec<[u64; 21]> {
         let rows = (0..slots).map(|slot| {
             let c = self.shown.get(slot).copied().unwrap_or_default();
             let g = self.groups.get(slot).copied().unwrap_or_default();
@@ -684,6 +704,9 @@ impl Reference {
                 g.since,
                 g.held_at,
                 g.parent.into(),
+                g.weight.into(),
+                g.rivals as u64,
+                g.competing as u64,
                 held,
             ]
         });
