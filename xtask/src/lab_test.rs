@@ -58,7 +58,7 @@ const ENTRIES: &[Entry] = &[
     Entry { name: outside::ENTRY, smp: "2", mem: "", icount: false, timeout: 120, long: false, argv: &["env", "LAB_DAEMON=/bin/mine", "lab-guest", "check", "plugin"] },
     Entry { name: "events", smp: "2", mem: "", icount: false, timeout: 120, long: false, argv: &["/bin/listener"] },
     Entry { name: "freeze", smp: "2", mem: "", icount: false, timeout: 120, long: false, argv: &["lab-guest", "check", "freeze"] },
-    Entry { name: "path", smp: "1", mem: "", icount: true, timeout: 400, long: false, argv: &["lab-guest", "gate"] },
+    Entry { name: "path", smp: "1", mem: "", icount: true, timeout: 900, long: false, argv: &["lab-guest", "gate"] },
     Entry { name: "monitor-path", smp: "1", mem: "", icount: true, timeout: 300, long: false, argv: &["monitor-cost", "--pairs", "9", "--round-trips", "3000", "--warm-up", "20", "--limit", "1.08"] },
     Entry { name: "freeze-exact", smp: "2", mem: "", icount: true, timeout: 300, long: false, argv: &["lab-guest", "check", "freeze"] },
     Entry { name: "kill", smp: "2", mem: "", icount: false, timeout: 120, long: false, argv: &["lab-guest", "check", "kill"] },

@@ -117,14 +117,28 @@ impl Quota {
         Some(Self { stat: folder.0.join("cpu.stat"), folder: Some(folder) })
     }
 
+    fn number(&self, name: &str) -> Option<u64> {
+        let stat = fs::read_to_string(&self.stat).unwrap();
+        let line = stat.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '))?;
+        line.trim().parse().ok()
+    }
+
     /// How long a run queue of the group was throttled.
     fn throttled_ns(&self) -> u64 {
-        let stat = fs::read_to_string(&self.stat).unwrap();
-        let number = |name: &str| {
-            let line = stat.lines().find_map(|line| line.strip_prefix(name))?;
-            line.trim().parse::<u64>().ok()
-        };
-        number("throttled_usec ").map(|us| us * 1000).or(number("throttled_time ")).unwrap()
+        self.number("throttled_usec").map(|us| us * 1000).or(self.number("throttled_time")).unwrap()
+    }
+
+    /// Until it was throttled for so long; on a busy machine, where it has less than its quota, that takes its time.
+    fn wait_throttled(&self, ns: u64) {
+        let since = std::time::Instant::now();
+        while self.throttled_ns() < ns {
+            assert!(
+                since.elapsed() < Duration::from_secs(90),
+                "throttled for {} ns in 90 s",
+                self.throttled_ns()
+            );
+            std::thread::sleep(Duration::from_millis(100));
+        }
     }
 }
 
@@ -141,19 +155,19 @@ fn being_throttled_is_not_waiting() {
     groups.extend(quota.folder.as_ref().map(|folder| folder.0.as_path()));
     // One thread on one CPU: what it does not run it is throttled, unless somebody else is on that CPU.
     let process = burn(&groups, "0 1 0");
-    std::thread::sleep(Duration::from_secs(4));
+    quota.wait_throttled(2_000_000_000);
     process.stop();
     // A throttled thread stops when it may run again.
     std::thread::sleep(Duration::from_millis(200));
     let ours = counts(&monitor.snapshot().unwrap(), group.id());
     let truth = truth(process.pid());
     println!("{ours:?}");
-    assert!(quota.throttled_ns() > 2_000_000_000, "it was not throttled");
     assert_close("throttled", ours.throttled_ns, quota.throttled_ns(), 5.0);
     assert_close("throttled and delay", ours.throttled_ns + ours.run_delay_ns(), truth.delay_ns, 2.0);
     // And the histogram has no wait as long as a throttling, which takes 80 ms, but for a few by others.
     let long: u64 = ours.run_delays().counts[15..].iter().sum();
-    assert!(long <= 4, "{:?}", ours.run_delays().counts);
+    let throttlings = quota.number("nr_throttled").unwrap();
+    assert!(long < throttlings / 2, "{throttlings} times throttled, {:?}", ours.run_delays().counts);
 }
 
 #[test]
@@ -169,16 +183,16 @@ fn a_sleeper_that_is_throttled_with_others_did_not_wait_either() {
     groups.extend(quota.folder.as_ref().map(|folder| folder.0.as_path()));
     // Four sleepers want 90 % of a CPU and may use 20 %.
     let process = burn(&groups, "0 0 4");
-    std::thread::sleep(Duration::from_secs(4));
+    quota.wait_throttled(1_000_000_000);
     process.stop();
     std::thread::sleep(Duration::from_millis(200));
     let ours = counts(&monitor.snapshot().unwrap(), group.id());
     let truth = truth(process.pid());
     println!("{} throttled, {} delay, {truth:?}", ours.throttled_ns, ours.run_delay_ns());
-    assert!(quota.throttled_ns() > 1_000_000_000, "it was not throttled");
     assert_close("throttled and delay", ours.throttled_ns + ours.run_delay_ns(), truth.delay_ns, 2.0);
-    // Not throttled, they wait for each other: at most three at a time while one runs.
-    assert!(ours.run_delay_ns() < 4 * ours.run_ns, "{} of {}", ours.run_delay_ns(), ours.run_ns);
+    // Whenever the group is throttled, more than one of them soon wants to run.
+    let throttled = quota.throttled_ns();
+    assert!(ours.throttled_ns > throttled, "{} of {throttled}", ours.throttled_ns);
 }
 
 #[test]
