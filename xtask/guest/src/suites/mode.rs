@@ -13,6 +13,8 @@ const SWITCHES: u64 = 100;
 /// The longest that one waits who runs for a moment, sleeps for a moment, and shares two CPUs with hogs. A turn of theirs is a
 /// slice of 5 ms.
 const WAIT: Duration = Duration::from_millis(20);
+/// How far from what its weight says a cgroup's share may be in kernel mode.
+const TOLERANCE: f64 = 0.05;
 const GRACE: Duration = Duration::from_secs(30);
 
 pub(super) fn run(checks: &mut Checks, time: Duration) -> Result<()> {
@@ -47,6 +49,12 @@ pub(super) fn run(checks: &mut Checks, time: Duration) -> Result<()> {
             ms(noise)
         );
         if gap * 1_000_000 <= WAIT.as_nanos() as u64 + noise { Ok(text) } else { Err(text) }
+    });
+    checks.check("mode.cgroups", || {
+        decide("kernel")?;
+        let shares = super::cgroups::shares(6, 2, TOLERANCE)?;
+        decide("agent")?;
+        Ok(format!("weights of cgroups hold where the core decides: {shares}"))
     });
     checks.check("mode.ends", || {
         // What was begun in kernel mode ends there: the agent is killed, and nobody notices at all.
