@@ -12,7 +12,7 @@ const MODES: [&str; 4] = ["normal", "kernel", "degraded", "none"];
 
 /// All of them, without an end; `status` is `None` when the supervisor did not answer in time.
 pub(crate) fn render(status: Option<&Value>, monitor_runs: bool, format: Format) -> String {
-    let mut page = Page { out: String::new(), format };
+    let mut page = Page::new(format);
     page.gauge(
         "gthulhu_supervisor_answers",
         "1 if the supervisor answered in time.",
@@ -58,6 +58,11 @@ pub(crate) fn render(status: Option<&Value>, monitor_runs: bool, format: Format)
         "gthulhu_scheduler_crash_loops_total",
         "Times that the kernel's own scheduler took over because agents did not live.",
         &attaches["crash_loops"],
+    );
+    page.counter(
+        "gthulhu_scheduler_ejections_total",
+        "Times that the kernel removed the scheduler; daemons before this one count.",
+        &o["ejections"]["count"],
     );
     if let Some(ms) = attaches["last_gap_ms"].as_u64() {
         let name = "gthulhu_scheduler_last_gap_seconds";
@@ -167,13 +172,17 @@ fn legs(page: &mut Page, legs: &Value) {
     }
 }
 
-struct Page {
-    out: String,
+pub(crate) struct Page {
+    pub(crate) out: String,
     format: Format,
 }
 
 impl Page {
-    fn head(&mut self, name: &str, help: &str, kind: &str) {
+    pub(crate) fn new(format: Format) -> Self {
+        Self { out: String::new(), format }
+    }
+
+    pub(crate) fn head(&mut self, name: &str, help: &str, kind: &str) {
         let family = match (self.format, kind) {
             // A family of counters is called without the suffix there.
             (Format::OpenMetrics, "counter") => name.strip_suffix("_total").unwrap_or(name),
@@ -182,12 +191,12 @@ impl Page {
         let _ = writeln!(self.out, "# HELP {family} {help}\n# TYPE {family} {kind}");
     }
 
-    fn gauge(&mut self, name: &str, help: &str, value: u64) {
+    pub(crate) fn gauge(&mut self, name: &str, help: &str, value: u64) {
         self.head(name, help, "gauge");
         self.sample(name, &[], &value.to_string());
     }
 
-    fn counter(&mut self, name: &str, help: &str, value: &Value) {
+    pub(crate) fn counter(&mut self, name: &str, help: &str, value: &Value) {
         self.head(name, help, "counter");
         self.sample(name, &[], &value.as_u64().unwrap_or(0).to_string());
     }
@@ -200,7 +209,7 @@ impl Page {
         }
     }
 
-    fn sample(&mut self, name: &str, labels: &[(&str, &str)], value: &str) {
+    pub(crate) fn sample(&mut self, name: &str, labels: &[(&str, &str)], value: &str) {
         self.out.push_str(name);
         for (at, (label, text)) in labels.iter().enumerate() {
             let text = text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
