@@ -95,7 +95,13 @@ fn core(page: &mut Page, o: &Value) {
     }
     for (name, value) in o["counters"].as_object().into_iter().flatten() {
         let help = format!("The core's counter {name}; see docs/core.md.");
-        if GAUGES.contains(&name.as_str()) {
+        if let Some(stem) = name.strip_suffix("_ns") {
+            // In seconds, as Prometheus has all times.
+            let (kind, end) = if GAUGES.contains(&name.as_str()) { ("gauge", "") } else { ("counter", "_total") };
+            let name = format!("gthulhu_scheduler_{stem}_seconds{end}");
+            page.head(&name, &help, kind);
+            page.sample(&name, &[], &seconds(value.as_u64().unwrap_or(0)));
+        } else if GAUGES.contains(&name.as_str()) {
             page.gauge(&format!("gthulhu_scheduler_{name}"), &help, value.as_u64().unwrap_or(0));
         } else {
             page.counter(&format!("gthulhu_scheduler_{name}_total"), &help, value);
@@ -244,8 +250,9 @@ mod tests {
         json!({
             "plugin": "gthulhu", "mode": "normal", "version": "1", "kernel": "a \"quoted\" one",
             "agent": { "state": "running", "restarts": 3, "replaced": 0, "restarts_by_reason": { "killed": 3 }, "batches": 7 },
+            "ejections": { "count": 4 },
             "attaches": { "attached": 1, "reattached": 0, "last_gap_ms": 1500, "crash_loops": 0 },
-            "counters": { "ev_sent": 12, "running": 2 },
+            "counters": { "ev_sent": 12, "running": 2, "max_parked_ns": 1500, "throttled_ns": 2_000_000_000_u64 },
             "ledgers": { "events_outstanding": -1, "decisions_open": 0 },
             "transitions": { "entered": { "late": 5 }, "left": 5, "degraded_ms": 1250, "rescued": 0 },
             "limits": { "set": 1, "unenforced": 0 },
@@ -284,6 +291,9 @@ mod tests {
             "gthulhu_agent_ends_total{reason=\"killed\"} 3",
             "gthulhu_scheduler_ev_sent_total 12",
             "gthulhu_scheduler_running 2",
+            "gthulhu_scheduler_max_parked_seconds 0.0000015",
+            "gthulhu_scheduler_throttled_seconds_total 2.0",
+            "gthulhu_scheduler_ejections_total 4",
             "gthulhu_scheduler_events_outstanding -1",
             "gthulhu_scheduler_takeovers_total{reason=\"late\"} 5",
             "gthulhu_scheduler_degraded_seconds_total 1.25",

@@ -129,8 +129,7 @@ fn parse(text: &str) -> Vec<Series> {
     for line in text.lines() {
         if let Some((name, help)) = line.strip_prefix("# HELP ").and_then(|rest| rest.split_once(' ')) {
             let stem = name.strip_suffix("_total").unwrap_or(name);
-            let unit = [("_seconds", "seconds"), ("_ns", "nanoseconds")];
-            let unit = unit.into_iter().find(|(end, _)| stem.ends_with(end)).map_or("", |(_, unit)| unit);
+            let unit = if stem.ends_with("_seconds") { "seconds" } else { "" };
             let (name, help) = (name.to_owned(), help.to_owned());
             found.push(Series { name, help, kind: Kind::Gauge, unit, labels: Vec::new(), of: "daemon" });
         } else if let (Some(kind), Some(last)) = (line.strip_prefix("# TYPE "), found.last_mut()) {
@@ -213,7 +212,7 @@ mod tests {
         };
         is("gthulhu_scheduler_takeovers_total", Kind::Counter, "", &["reason"]);
         is("gthulhu_scheduler_leg_seconds", Kind::Histogram, "seconds", &["leg"]);
-        is("gthulhu_scheduler_throttled_ns_total", Kind::Counter, "nanoseconds", &[]);
+        is("gthulhu_scheduler_throttled_seconds_total", Kind::Counter, "seconds", &[]);
         is("gthulhu_scheduler_off_info", Kind::Gauge, "", &["why"]);
         is("gthulhu_config_info", Kind::Gauge, "", &["version", "hash"]);
         is("gthulhu_monitor_rows_used", Kind::Gauge, "", &["node_name"]);
