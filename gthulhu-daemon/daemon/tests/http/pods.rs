@@ -1,6 +1,7 @@
 //! Pods made by hand: cgroups where the kubelet would have them, and a process in each.
 
 use std::fs;
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -33,11 +34,16 @@ impl HandMade {
             }
             folders.extend([pod, inner]);
         }
-        let process = Command::new("sh").args(["-c", command]).stdin(Stdio::null()).spawn().expect("started");
-        let made = Self { uid, container, process, folders };
+        // It waits until it is where it belongs: what it starts before would be elsewhere.
+        let mut shell = Command::new("sh");
+        shell.args(["-c", &format!("read -r go; {command}")]).stdin(Stdio::piped()).stdout(Stdio::null());
+        let process = shell.spawn().expect("started");
+        let mut made = Self { uid, container, process, folders };
         for scope in made.folders.iter().skip(1).step_by(2) {
             fs::write(scope.join("cgroup.procs"), made.process.id().to_string()).expect("moved");
         }
+        let go = made.process.stdin.take().map(|mut stdin| stdin.write_all(b"go\n"));
+        go.expect("piped").expect("written");
         (!made.folders.is_empty()).then_some(made)
     }
 }
