@@ -217,7 +217,10 @@ fn prove_without_clang(root: &Path, scratch: &Path, packages: &[PathBuf], bin: &
     build.args(["build", "--quiet", "--offline"]).env("CARGO_TARGET_DIR", scratch.join("stranger-target"));
     run(build.env("PATH", bin).env_remove("CLANG"))?;
     let program = scratch.join("stranger-target/debug").join(PROOF);
-    println!("ok no-clang - {PROOF} built on {} without clang", CRATES.map(|published| published.name).join(", "));
+    println!(
+        "ok no-clang - {PROOF} built on {} without clang",
+        CRATES.map(|published| published.name).join(", ")
+    );
     Ok(program)
 }
 

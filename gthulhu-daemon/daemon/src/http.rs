@@ -150,7 +150,7 @@ async fn connection(stream: TcpStream, role: Role, shared: Arc<Shared>, trouble:
     // Garbage, a client that went away, one that is too slow: its own affair.
     let mut connection = std::pin::pin!(connection);
     let in_time = tokio::time::timeout(ALL_TIME, connection.as_mut()).await;
-    // Whoever reads events does so for as long as it likes; those have places of their own, and a few only.
+    // Whoever reads events does so for as long as it likes; there are a few such at most.
     if in_time.is_err() && reads.load(Ordering::Relaxed) {
         let _ = connection.await;
     }

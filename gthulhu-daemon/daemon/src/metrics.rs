@@ -97,7 +97,8 @@ fn core(page: &mut Page, o: &Value) {
         let help = format!("The core's counter {name}; see docs/core.md.");
         if let Some(stem) = name.strip_suffix("_ns") {
             // In seconds, as Prometheus has all times.
-            let (kind, end) = if GAUGES.contains(&name.as_str()) { ("gauge", "") } else { ("counter", "_total") };
+            let (kind, end) =
+                if GAUGES.contains(&name.as_str()) { ("gauge", "") } else { ("counter", "_total") };
             let name = format!("gthulhu_scheduler_{stem}_seconds{end}");
             page.head(&name, &help, kind);
             page.sample(&name, &[], &seconds(value.as_u64().unwrap_or(0)));

@@ -53,7 +53,9 @@ fn a_file_names_pods_and_is_read_again() {
     write("cart-1");
     let poke = r#"{"configVersion": "1", "collectionIntervalSec": 1}"#;
     assert_eq!(daemon.control.post("/api/v1/runtime-config", poke).code, 200);
-    let named = |name: &str| lines(&daemon, &["gthulhu_group_cpu_seconds_total{", &format!("pod=\"{name}\",container=\"app\"")]);
+    let named = |name: &str| {
+        lines(&daemon, &["gthulhu_group_cpu_seconds_total{", &format!("pod=\"{name}\",container=\"app\"")])
+    };
     wait_for("the name", || (!named("cart-1").is_empty()).then_some(()));
     write("cart-2");
     wait_for("the other name", || (!named("cart-2").is_empty()).then_some(()));
@@ -68,15 +70,24 @@ fn only_what_is_selected_is_shown_and_of_it_what_was_asked_for() {
     server.put(Kind::Pods, object(&web, "web-1", "web"));
     let kubeconfig = format!("/var/lib/gthulhu-kubeconfig-{}", std::process::id());
     fs::write(&kubeconfig, server.kubeconfig()).expect("written");
-    let yaml = format!("monitor:\n  kubeconfig_path: {kubeconfig}\n  node_name: worker-1\n  collection_interval_sec: 1\n");
+    let yaml = format!(
+        "monitor:\n  kubeconfig_path: {kubeconfig}\n  node_name: worker-1\n  collection_interval_sec: 1\n"
+    );
     let Some(daemon) = Daemon::new("api", &yaml) else { return };
-    let has = |metric: &str, pod: &str| !lines(&daemon, &[&format!("{metric}{{"), &format!("\"{pod}\"")]).is_empty();
+    let has = |metric: &str, pod: &str| {
+        !lines(&daemon, &[&format!("{metric}{{"), &format!("\"{pod}\"")]).is_empty()
+    };
     // Without a wish: all, by their names, of this node.
     wait_for("both names", || {
-        (has("gthulhu_pod_wait_time_nanoseconds_total", "cart-1") && has("gthulhu_pod_wait_time_nanoseconds_total", "web-1"))
-            .then_some(())
+        (has("gthulhu_pod_wait_time_nanoseconds_total", "cart-1")
+            && has("gthulhu_pod_wait_time_nanoseconds_total", "web-1"))
+        .then_some(())
     });
-    assert!(server.asked().iter().any(|target| target.contains("spec.nodeName%3Dworker-1")), "{:?}", server.asked());
+    assert!(
+        server.asked().iter().any(|target| target.contains("spec.nodeName%3Dworker-1")),
+        "{:?}",
+        server.asked()
+    );
 
     let label = json!([{ "key": "app", "value": "cart" }]);
     server.put(Kind::Metrics, wish("w", &json!({
@@ -92,7 +103,9 @@ fn only_what_is_selected_is_shown_and_of_it_what_was_asked_for() {
     });
     let mut daemon = daemon;
     daemon.restart();
-    let has = |metric: &str, pod: &str| !lines(&daemon, &[&format!("{metric}{{"), &format!("\"{pod}\"")]).is_empty();
+    let has = |metric: &str, pod: &str| {
+        !lines(&daemon, &[&format!("{metric}{{"), &format!("\"{pod}\"")]).is_empty()
+    };
     wait_for("the selected pod", || has("gthulhu_pod_cpu_time_nanoseconds_total", "cart-1").then_some(()));
     for (metric, shown) in [
         ("gthulhu_pod_run_count_total", true),

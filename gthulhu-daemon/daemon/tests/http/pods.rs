@@ -59,7 +59,9 @@ impl Drop for HandMade {
         let _ = self.process.wait();
         for folder in self.folders.iter().rev() {
             // Children of the process may be there for a moment; its sleep is short.
-            wait_for("an empty cgroup", || (!folder.exists() || fs::remove_dir(folder).is_ok()).then_some(()));
+            wait_for("an empty cgroup", || {
+                (!folder.exists() || fs::remove_dir(folder).is_ok()).then_some(())
+            });
         }
         // What other tests still have is not empty.
         for mount in mounts() {

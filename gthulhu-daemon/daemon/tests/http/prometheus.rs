@@ -33,7 +33,8 @@ fn program(name: &str) -> Option<PathBuf> {
     let cache = var("GTHULHU_CACHE")
         .or_else(|| var("XDG_CACHE_HOME").map(|d| d.join("gthulhu")))
         .or_else(|| var("HOME").map(|d| d.join(".cache/gthulhu")));
-    let mut folders: Vec<PathBuf> = std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default()).collect();
+    let mut folders: Vec<PathBuf> =
+        std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default()).collect();
     folders.extend(cache.map(|cache| cache.join("prometheus/usr/bin")));
     let found = folders.into_iter().map(|folder| folder.join(name)).find(|path| path.is_file());
     if found.is_none() {
@@ -76,7 +77,10 @@ fn promtool_finds_nothing_wrong_with_what_a_scheduler_exposed() {
         assert!(text.contains("gthulhu_scheduler_mode{mode=\"normal\"} 1"));
         assert_eq!(lints(&promtool, text), [""; 0]);
     }
-    assert!(!lints(&promtool, "# TYPE a_bad_counter counter\na_bad_counter 1\n").is_empty(), "it would find something");
+    assert!(
+        !lints(&promtool, "# TYPE a_bad_counter counter\na_bad_counter 1\n").is_empty(),
+        "it would find something"
+    );
 }
 
 #[test]
@@ -156,7 +160,8 @@ fn variables(board: &Value) -> Vec<(String, String)> {
     let list = board["templating"]["list"].as_array().expect("a list").iter();
     let queries = list.filter_map(|variable| variable["query"]["query"].as_str());
     let parts = queries.map(|query| {
-        let inner = query.strip_prefix("label_values(").and_then(|q| q.strip_suffix(')')).expect("label_values");
+        let inner =
+            query.strip_prefix("label_values(").and_then(|q| q.strip_suffix(')')).expect("label_values");
         let (metric, label) = inner.rsplit_once(", ").expect("two parts");
         (filled(metric, ".*"), label.to_owned())
     });
@@ -165,7 +170,8 @@ fn variables(board: &Value) -> Vec<(String, String)> {
 
 /// As Grafana sends it, with this instance chosen and all of the rest.
 fn filled(expr: &str, instance: &str) -> String {
-    let mut expr = expr.replace("$instance", instance).replace("$__rate_interval", "1m").replace("$__range", "1m");
+    let mut expr =
+        expr.replace("$instance", instance).replace("$__rate_interval", "1m").replace("$__range", "1m");
     for name in ["$namespace", "$pod"] {
         expr = expr.replace(name, ".*");
     }

@@ -28,21 +28,26 @@ fn pods_waits_and_the_end_are_told_over_http() {
     let Some(daemon) = Daemon::new("events", yaml) else { return };
     wait_for("the monitor", || (daemon.metric("gthulhu_monitor_running") == 1.0).then_some(()));
     let mut stream = daemon.control.connect();
-    write!(stream, "GET /api/v1/events HTTP/1.1\r\nHost: t\r\nAccept: text/event-stream\r\n\r\n").expect("asked");
+    write!(stream, "GET /api/v1/events HTTP/1.1\r\nHost: t\r\nAccept: text/event-stream\r\n\r\n")
+        .expect("asked");
     let lines = BufReader::new(stream).lines().map_while(Result::ok).inspect(|line| {
         assert!(!line.contains("HTTP/1.1 5"), "{line}");
     });
     // Chunks are lines of their own between the lines of the stream.
-    let mut events = lines.filter_map(|line| serde_json::from_str::<Value>(line.strip_prefix("data: ")?).ok());
+    let mut events =
+        lines.filter_map(|line| serde_json::from_str::<Value>(line.strip_prefix("data: ")?).ok());
     let hello = until("hello", &mut events, |event| event["type"] == "hello");
     assert_eq!(hello["version"], 1);
     let Some(pod) = HandMade::new("while :; do sleep 0.01; done") else { return };
     let uid = json!(pod.uid);
-    let added = until("the pod", &mut events, |event| event["type"] == "pod_added" && event["pod_uid"] == uid);
+    let added =
+        until("the pod", &mut events, |event| event["type"] == "pod_added" && event["pod_uid"] == uid);
     assert!(added["seq"].as_u64() > hello["seq"].as_u64() && added["unix_ms"].is_u64());
     // On a machine where tests run somebody waits for a millisecond in a second.
     let waited = until("a wait", &mut events, |event| event["type"] == "run_delay");
-    assert!(waited["waited_ms"].as_f64() >= Some(1.0) && waited["tid"].is_u64() && waited["comm"].is_string());
+    assert!(
+        waited["waited_ms"].as_f64() >= Some(1.0) && waited["tid"].is_u64() && waited["comm"].is_string()
+    );
     drop(pod);
     until("its end", &mut events, |event| event["type"] == "pod_removed" && event["pod_uid"] == uid);
     assert!(daemon.metric("gthulhu_events_total") >= 3.0);
@@ -59,7 +64,11 @@ fn the_control_socket_has_the_same_stream_for_the_command_line() {
     let Some(daemon) = Daemon::new("follow", "") else { return };
     let follow = || {
         let mut command = Command::new(PROGRAM);
-        command.args(["events", "--socket"]).arg(daemon.socket()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+            .args(["events", "--socket"])
+            .arg(daemon.socket())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
         command
     };
     let refused = follow().output().expect("run");

@@ -13,14 +13,17 @@ use std::time::Duration;
 
 const LIMIT: Duration = Duration::from_secs(20);
 /// What status counts and top shows, by their names there and here.
-const GROWING: [(&str, &str); 3] =
-    [("/counters/ev_dispatched", "decided"), ("/counters/permitted", "permitted"), ("/transitions/left", "takeovers")];
+const GROWING: [(&str, &str); 3] = [
+    ("/counters/ev_dispatched", "decided"),
+    ("/counters/permitted", "permitted"),
+    ("/transitions/left", "takeovers"),
+];
 
 pub(super) fn run(checks: &mut Checks) -> Result<()> {
     let extra = ["--set", "monitor.enabled=on", "--set", "monitor.stream_events=on"];
     let daemon = Daemon::start(PLUGIN, &extra)?;
     let seq = enable_seq()?;
-    let _hogs = Background::load(&["race", "--secs", "60", "hogs:3", "sleepers:4:work_us=200:sleep_us=2000"])?;
+    let hogs = Background::load(&["race", "--secs", "60", "hogs:3", "sleepers:4:work_us=200:sleep_us=2000"])?;
     wait_for("the agent", LIMIT, || Ok((daemon.status()?["mode"] == "normal").then_some(())))?;
     checks.check("top.status", || {
         let before = daemon.status()?;
@@ -28,23 +31,33 @@ pub(super) fn run(checks: &mut Checks) -> Result<()> {
         let after = daemon.status()?;
         let shown = &top["scheduler"]["daemon"];
         ensure(top["scheduler"]["daemon_error"].is_null(), || format!("{}", top["scheduler"]))?;
-        for (status, name) in
-            [("mode", "mode"), ("plugin", "plugin"), ("agent/restarts", "restarts"), ("agent/pid", "agent_pid")]
-        {
+        for (status, name) in [
+            ("mode", "mode"),
+            ("plugin", "plugin"),
+            ("agent/restarts", "restarts"),
+            ("agent/pid", "agent_pid"),
+        ] {
             let said = after.pointer(&format!("/{status}"));
             ensure(said == Some(&shown[name]), || format!("{name}: top {}, status {said:?}", shown[name]))?;
         }
-        ensure(top["scheduler"]["ops"] == after["ops"], || format!("{} and {}", top["scheduler"]["ops"], after["ops"]))?;
+        ensure(top["scheduler"]["ops"] == after["ops"], || {
+            format!("{} and {}", top["scheduler"]["ops"], after["ops"])
+        })?;
         for (status, name) in GROWING {
             let (least, most) = (number(&before, status)?, number(&after, status)?);
             let said = shown[name].as_u64().ok_or_else(|| format!("top has no {name}"))?;
-            ensure((least..=most).contains(&said), || format!("{name}: top {said}, status {least} to {most}"))?;
+            ensure((least..=most).contains(&said), || {
+                format!("{name}: top {said}, status {least} to {most}")
+            })?;
         }
         let legs = |of: &Value| of["legs"].as_array().map_or(0, Vec::len);
         ensure(legs(shown) == legs(&after) && legs(shown) == 5, || format!("{} legs", legs(shown)))?;
         let rows = top["rows"].as_array().map_or(0, Vec::len);
         ensure(rows > 0, || "no rows".into())?;
-        Ok(format!("{rows} rows; mode, plugin, agent and counters as in status; {} decided", shown["decided"]))
+        Ok(format!(
+            "{rows} rows; mode, plugin, agent and counters as in status; {} decided",
+            shown["decided"]
+        ))
     });
     checks.check("top.threads", || {
         let top = top(&["--by", "threads", "--sort", "cpu"])?;
@@ -67,6 +80,7 @@ pub(super) fn run(checks: &mut Checks) -> Result<()> {
         healthy(&daemon, seq)?;
         Ok(format!("the agent was killed: {} take-overs told, then mode normal", told["takeovers"]))
     });
+    drop(hogs);
     stop_well(daemon).map(drop)
 }
 
@@ -85,8 +99,11 @@ struct Reader {
 
 impl Reader {
     fn start() -> Result<Self> {
-        let mut child =
-            Command::new(sched::daemon_program()).arg("events").stdout(Stdio::piped()).spawn().cannot("start events")?;
+        let mut child = Command::new(sched::daemon_program())
+            .arg("events")
+            .stdout(Stdio::piped())
+            .spawn()
+            .cannot("start events")?;
         let events = Arc::new(Mutex::new(Vec::new()));
         let (out, heard) = (child.stdout.take().ok_or("no output")?, Arc::clone(&events));
         std::thread::spawn(move || {
