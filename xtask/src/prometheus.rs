@@ -51,6 +51,6 @@ pub(crate) fn provide() -> Result<()> {
 
 fn runs(root: &Path) -> bool {
     let answers =
-        |name: &&str| capture(Command::new(root.join("usr/bin").join(name)).arg("--version")).is_ok();
-    PROGRAMS.iter().all(|name| answers(&name))
+        |name: &str| capture(Command::new(root.join("usr/bin").join(name)).arg("--version")).is_ok();
+    PROGRAMS.into_iter().all(answers)
 }

@@ -112,11 +112,9 @@ impl Book {
 
     /// Takes what has changed.
     pub(crate) fn refresh(&mut self) {
-        if let Some(Err(error)) = self.file.as_mut().map(FileNames::refresh) {
-            let error = format!("monitor.names_file: {error}");
-            if !self.errors.contains(&error) {
-                self.errors.push(error);
-            }
+        if let Some(read) = self.file.as_mut().map(FileNames::refresh) {
+            self.errors.retain(|error| !error.starts_with("monitor.names_file: "));
+            self.errors.extend(read.err().map(|error| format!("monitor.names_file: {error}")));
         }
         #[cfg(feature = "kubernetes")]
         if let Some((cluster, _)) = &self.cluster {

@@ -83,6 +83,7 @@ struct Watch {
     error: Option<String>,
     tried: Option<Instant>,
     book_tried: Option<Instant>,
+    told: Option<Instant>,
     looked: Option<Instant>,
 }
 
@@ -107,6 +108,7 @@ impl Watch {
             error: None,
             tried: None,
             book_tried: None,
+            told: None,
             looked: None,
         }
     }
@@ -119,8 +121,10 @@ impl Watch {
             let every = self.book.interval().map_or(every, |wished| wished.min(every));
             let due = self.looked.map_or(Duration::ZERO, |at| every.saturating_sub(at.elapsed()));
             let patience = if self.measuring.is_some() { due } else { AGAIN };
-            let told = self.config.monitor.stream_events && self.measuring.is_some();
-            let patience = if told { patience.min(telling::EVERY) } else { patience };
+            // Reckoned from the last time: who scrapes all the time must not keep those who read events waiting.
+            let telling = self.config.monitor.stream_events && self.measuring.is_some();
+            let next = self.told.map_or(Duration::ZERO, |at| telling::EVERY.saturating_sub(at.elapsed()));
+            let patience = if telling { patience.min(next) } else { patience };
             match asked.recv_timeout(patience) {
                 Ok(Ask::How(format, reply)) => {
                     if format.is_some() {
@@ -137,7 +141,10 @@ impl Watch {
                     if self.looked.is_none_or(|at| at.elapsed() >= every) {
                         self.measure(true);
                     }
-                    self.tell();
+                    if telling && self.told.is_none_or(|at| at.elapsed() >= telling::EVERY) {
+                        self.told = Some(Instant::now());
+                        self.tell();
+                    }
                 }
                 Err(RecvTimeoutError::Disconnected) => return,
             }
