@@ -295,6 +295,7 @@ mod tests {
             container: "app".into(),
             unit: String::new(),
             processes: 2,
+            ..Labels::default()
         })
     }
 
