@@ -1,8 +1,9 @@
 //! A scheduler by a stranger: built by `cargo xtask package` on the packed crates alone, run in a guest.
 //!
-//! First come, first served, for three seconds, over threads that sleep and wake. Ends with 0 when the kernel
-//! had it loaded and it decided.
+//! First come, first served, for three seconds, over threads that sleep and wake, with the monitor beside it. Ends
+//! with 0 when the kernel had it loaded, it decided, and the monitor counted what ran.
 
+use gthulhu_monitor::Monitor;
 use qumun::{Context, Exit, Queued, Scheduler, StopHandle, Verdict};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -38,9 +39,23 @@ fn main() -> ExitCode {
             loaded
         }
     });
+    let monitor = Monitor::start(&gthulhu_monitor::Options::default());
     let exit = qumun::builder(NAME).stop_handle(stop).run(Fifo(Arc::clone(&decided)));
     let loaded = stopper.join().unwrap_or_default();
     let count = decided.load(Ordering::Relaxed);
+    match monitor.and_then(|mut monitor| monitor.snapshot()) {
+        Ok(snapshot) if snapshot.own.events >= count => {
+            println!("ok packaged-monitor - {} runs counted", snapshot.own.events);
+        }
+        Ok(snapshot) => {
+            println!("not ok packaged-monitor - {} runs counted", snapshot.own.events);
+            return ExitCode::FAILURE;
+        }
+        Err(e) => {
+            println!("not ok packaged-monitor - {e}");
+            return ExitCode::FAILURE;
+        }
+    }
     match exit {
         Ok(Exit::Stopped) if loaded.contains(NAME) && count >= ENOUGH => {
             println!("ok packaged-fifo - loaded as {loaded}, {count} decisions");

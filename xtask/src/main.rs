@@ -19,6 +19,7 @@ mod outside;
 mod package;
 mod path;
 mod profile;
+mod prometheus;
 mod qemu;
 mod setup;
 mod source;

@@ -18,10 +18,22 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::time::Duration;
 
+/// A crate that is published.
+struct Published {
+    name: &'static str,
+    /// Where it is in the repository, and in the copy.
+    folder: &'static str,
+    /// What its build script compiles for the kernel.
+    objects: &'static [&'static str],
+}
+
 /// What is published, in the order in which it is.
-const CRATES: [&str; 2] = ["qumun-bpf", "qumun"];
+const CRATES: [Published; 3] = [
+    Published { name: "qumun-bpf", folder: "qumun-bpf", objects: &["core.bpf.o", "recorder.bpf.o"] },
+    Published { name: "qumun", folder: "qumun", objects: &[] },
+    Published { name: "gthulhu-monitor", folder: "gthulhu-daemon/monitor", objects: &["monitor.bpf.o"] },
+];
 const LICENSES: [&str; 2] = ["LICENSE-APACHE", "LICENSE-GPL-2.0"];
-const OBJECTS: [&str; 2] = ["core.bpf.o", "recorder.bpf.o"];
 const PREBUILT: &str = "prebuilt";
 /// Crates that build or link C: not one may be below `qumun` without the feature `kernel`.
 const C_BUILDERS: [&str; 5] = ["cc", "cmake", "pkg-config", "bindgen", "clang-sys"];
@@ -37,7 +49,7 @@ pub(crate) fn package(args: &PackageArgs) -> Result<ExitCode> {
     let scratch = cache.scratch()?;
     let stage = scratch.0.join("stage");
     copy_sources(&root, &stage)?;
-    compile_core(&root, &stage)?;
+    CRATES.iter().filter(|c| !c.objects.is_empty()).try_for_each(|c| compile(&root, &stage, c))?;
     let packages = pack(&root, &stage)?;
     for package in &packages {
         let unpacked = capture(Command::new("tar").arg("-tzf").arg(package))?;
@@ -56,15 +68,15 @@ pub(crate) fn package(args: &PackageArgs) -> Result<ExitCode> {
 
 /// The workspace with no other member than the published ones.
 fn copy_sources(root: &Path, stage: &Path) -> Result<()> {
-    for name in CRATES {
-        copy_tree(&root.join(name), &stage.join(name))?;
+    for Published { folder, .. } in CRATES {
+        copy_tree(&root.join(folder), &stage.join(folder))?;
         for license in LICENSES {
-            copy(&root.join(license), &stage.join(name).join(license))?;
+            copy(&root.join(license), &stage.join(folder).join(license))?;
         }
     }
     copy(&root.join("Cargo.lock"), &stage.join("Cargo.lock"))?;
     let manifest = fs::read_to_string(root.join("Cargo.toml")).cannot("read Cargo.toml")?;
-    let members = CRATES.map(|name| format!("\"{name}\"")).join(", ");
+    let members = CRATES.map(|published| format!("\"{}\"", published.folder)).join(", ");
     let manifest = with_members(&manifest, &members)
         .ok_or_else(|| error("Cargo.toml: no `members = [` list to shorten for the package's copy"))?;
     fs::write(stage.join("Cargo.toml"), manifest).cannot("write the copy's Cargo.toml")
@@ -76,26 +88,28 @@ fn with_members(manifest: &str, members: &str) -> Option<String> {
     Some(format!("{before}members = [{members}]{after}"))
 }
 
-/// Compiles the copy's core, as any build does, and puts the object where the package's build script looks for it.
-fn compile_core(root: &Path, stage: &Path) -> Result<()> {
-    say("compiling the core for the package");
+/// Compiles what the crate of the copy has for the kernel, as any build does, and puts the objects where the package's
+/// build script looks for them.
+fn compile(root: &Path, stage: &Path, published: &Published) -> Result<()> {
+    let Published { name, folder, objects } = published;
+    say(format_args!("compiling {} for {name}", objects.join(" and ")));
     let mut build = cargo(stage);
     // `check` runs build scripts too, which is all that is needed. In a target folder of its own: cargo takes the
     // copy's crates for the workspace's, and would leave the copy's object where theirs belongs.
     // Messages in JSON tell the build script's OUT_DIR; a stable place for it there is not.
-    build.args(["check", "--quiet", "-p", CRATES[0], "--message-format", "json"]);
+    build.args(["check", "--quiet", "-p", name, "--message-format", "json"]);
     let messages = capture(build.env("CARGO_TARGET_DIR", stage.with_file_name("core")))?;
-    let out = out_dir(&messages, CRATES[0])
-        .ok_or_else(|| error("cargo did not tell the OUT_DIR of qumun-bpf's build script"))?;
-    let to = stage.join(CRATES[0]).join(PREBUILT);
+    let out = out_dir(&messages, name)
+        .ok_or_else(|| error(format!("cargo did not tell the OUT_DIR of {name}'s build script")))?;
+    let to = stage.join(folder).join(PREBUILT);
     fs::create_dir_all(&to).cannot("make a folder in the copy")?;
-    for object in OBJECTS {
+    for object in *objects {
         copy(&out.join(object), &to.join(object))?;
     }
-    match root.join(CRATES[0]).join(PREBUILT).exists() {
-        true => {
-            Err(error("qumun-bpf/prebuilt is in the repository: remove it, it hides changes of the core"))
-        }
+    match root.join(folder).join(PREBUILT).exists() {
+        true => Err(error(format!(
+            "{folder}/{PREBUILT} is in the repository: remove it, it hides changes of the sources beside it"
+        ))),
         false => Ok(()),
     }
 }
@@ -107,8 +121,8 @@ fn pack(root: &Path, stage: &Path) -> Result<Vec<PathBuf>> {
     let mut package = cargo(stage);
     // Not verified here: the proofs build the packed files, and without a compiler.
     package.args(["package", "--quiet", "--allow-dirty", "--no-verify"]);
-    CRATES.iter().for_each(|name| {
-        package.args(["-p", name]);
+    CRATES.iter().for_each(|published| {
+        package.args(["-p", published.name]);
     });
     run(package.env("CARGO_TARGET_DIR", &target))?;
     let folder = root.join("target/package");
@@ -117,7 +131,7 @@ fn pack(root: &Path, stage: &Path) -> Result<Vec<PathBuf>> {
     let made: Vec<PathBuf> = made.flatten().map(|f| f.path()).collect();
     CRATES
         .iter()
-        .map(|name| {
+        .map(|Published { name, .. }| {
             let from = made.iter().find(|path| is_package_of(path, name));
             let from = from.ok_or_else(|| error(format!("cargo packed no {name}")))?;
             let to = folder.join(from.file_name().unwrap_or_default());
@@ -182,18 +196,18 @@ fn wants_c(tree: &str) -> Option<&str> {
 
 /// Builds a scheduler on the packed crates alone, without any clang, and returns the program.
 fn prove_without_clang(root: &Path, scratch: &Path, packages: &[PathBuf], bin: &Path) -> Result<PathBuf> {
-    say("building a scheduler on the packages, without clang");
+    say("building a scheduler and a monitor on the packages, without clang");
     let home = scratch.join("stranger");
     fs::create_dir_all(home.join("src")).cannot("make a folder in the cache")?;
     let mut patches = String::new();
-    for (name, package) in CRATES.iter().zip(packages) {
+    for (Published { name, .. }, package) in CRATES.iter().zip(packages) {
         run(Command::new("tar").arg("-xzf").arg(package).arg("-C").arg(&home))?;
         let folder = package.file_stem().unwrap_or_default().to_string_lossy();
         patches.push_str(&format!("{name} = {{ path = \"{folder}\" }}\n"));
     }
     let manifest = format!(
         "[package]\nname = \"{PROOF}\"\nversion = \"0.0.0\"\nedition = \"2024\"\npublish = false\n\n\
-         [dependencies]\nqumun = \"0.1\"\n\n[patch.crates-io]\n{patches}\n[workspace]\n"
+         [dependencies]\ngthulhu-monitor = \"0.1\"\nqumun = \"0.1\"\n\n[patch.crates-io]\n{patches}\n[workspace]\n"
     );
     fs::write(home.join("Cargo.toml"), manifest).cannot("write a Cargo.toml")?;
     fs::write(home.join("src/main.rs"), PROOF_MAIN).cannot("write a main.rs")?;
@@ -203,7 +217,10 @@ fn prove_without_clang(root: &Path, scratch: &Path, packages: &[PathBuf], bin: &
     build.args(["build", "--quiet", "--offline"]).env("CARGO_TARGET_DIR", scratch.join("stranger-target"));
     run(build.env("PATH", bin).env_remove("CLANG"))?;
     let program = scratch.join("stranger-target/debug").join(PROOF);
-    println!("ok no-clang - {PROOF} built on {} without clang", CRATES.join(" and "));
+    println!(
+        "ok no-clang - {PROOF} built on {} without clang",
+        CRATES.map(|published| published.name).join(", ")
+    );
     Ok(program)
 }
 

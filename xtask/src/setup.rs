@@ -65,6 +65,10 @@ pub(crate) fn setup(check: bool) -> Result<ExitCode> {
         }
         say("all is there");
     }
+    // Only tests want it, and they say that they were skipped.
+    if !check && let Err(e) = crate::prometheus::provide() {
+        say(format_args!("no prometheus: {e}; the tests that ask it are skipped"));
+    }
     Ok(ExitCode::SUCCESS)
 }
 

@@ -181,14 +181,19 @@ section! {
         monitor_all: bool = false => Kind::Switch, Live, None, Some("monitorAll");
         /// Offer the stream of single scheduling events.
         stream_events: bool = false => Kind::Switch, Live, None, Some("streamEvents");
+        /// A thread that waited for a CPU for this long within a second is told in that stream.
+        stream_run_delay_ms: u64 = 100 => number(1, 1000, "ms"), Live, None, Some("streamRunDelayMs");
         /// Port of the metrics.
         prometheus_port: u16 = 9090 => number(1, 65_535, ""), Restart, None, None;
         /// Address of the metrics. Who reaches it can read them: they have no token.
         prometheus_address: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST) => kind::ADDRESS, Restart, None, None;
-        /// Follow the cluster's PodSchedulingMetrics objects.
+        /// Follow the cluster's PodSchedulingMetrics objects: then only pods are shown that one of them selects, unless
+        /// `monitor.monitor_all` is on.
         enable_crd_watcher: bool = false => Kind::Switch, Live, None, Some("enableCrdWatcher");
-        /// How to reach the Kubernetes API. Not set: as a pod does.
+        /// How to reach the Kubernetes API, for the names of pods. Not set: as a pod does, where this is one.
         kubeconfig_path: Option<PathBuf> = None => kind::PATH_OR_NONE, Restart, None, None;
+        /// A file with the names of pods, for machines that cannot ask the Kubernetes API; see docs/daemon.md.
+        names_file: Option<PathBuf> = None => kind::PATH_OR_NONE, Live, None, None;
         /// Name of this node in Kubernetes. Not set: the host's name.
         node_name: Option<String> = None => kind::NODE_NAME, Restart, None, None;
     }

@@ -7,6 +7,7 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use crate::configure::{self, ConfigCommand, SourceArgs};
 use crate::control::{self, Decider};
 use crate::log;
+use crate::observe::{self, MetricsCommand};
 use crate::options::{CoreArgs, PolicyArgs};
 use crate::registry::Registry;
 use crate::settings::Settings;
@@ -44,6 +45,15 @@ enum Command {
         #[arg(long, value_name = "PATH", default_value = status::SOCKET)]
         socket: PathBuf,
     },
+    /// Print what happens on this node as it happens, one JSON object in a line (monitor.stream_events)
+    Events {
+        /// The daemon's socket
+        #[arg(long, value_name = "PATH", default_value = status::SOCKET)]
+        socket: PathBuf,
+    },
+    /// List the metrics; write dashboards and alert rules for them
+    #[command(subcommand)]
+    Metrics(MetricsCommand),
     /// List the policies and their options
     Plugins {
         /// One JSON object
@@ -156,6 +166,8 @@ fn run(registry: &Registry, program: &str, command: Command) -> Result<u8> {
             let object = control::send(&socket, decider)?;
             print(&format!("mode {}\n", object["mode"].as_str().unwrap_or("-")))
         }
+        Command::Events { socket } => control::follow(&socket).map(|()| 0),
+        Command::Metrics(command) => print(&observe::answer(&command)?),
         Command::Plugins { json } => {
             let text = if json { format!("{}\n", registry.json()) } else { registry.list() };
             print(&text)

@@ -1,6 +1,6 @@
 //! What may be asked of a running daemon beside its status: one line, before the answer.
 
-use std::io::{Read as _, Write as _};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::str::FromStr;
@@ -24,6 +24,8 @@ pub(crate) enum Decider {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Order {
     Mode(Decider),
+    /// The event stream from now on, instead of an answer.
+    Events,
 }
 
 /// A line is no longer.
@@ -38,8 +40,9 @@ impl FromStr for Order {
         match line.split_ascii_whitespace().collect::<Vec<_>>()[..] {
             ["mode", "kernel"] => Ok(Self::Mode(Decider::Kernel)),
             ["mode", "agent"] => Ok(Self::Mode(Decider::Agent)),
+            ["events"] => Ok(Self::Events),
             _ => Err(format!(
-                "'{}' is no order; there are 'mode kernel' and 'mode agent'",
+                "'{}' is no order; there are 'mode kernel', 'mode agent' and 'events'",
                 line.escape_default()
             )),
         }
@@ -75,6 +78,27 @@ pub(crate) fn send(socket: &Path, decider: Decider) -> Result<Value> {
     }
 }
 
+/// `gthulhu-daemon events`: prints what happens until the daemon or the reader ends.
+pub(crate) fn follow(socket: &Path) -> Result<()> {
+    let mut stream = status::connect(socket)?;
+    let fail = |e: std::io::Error| Error::system(format!("cannot read from {}", socket.display()), &e);
+    writeln!(stream, "events").map_err(fail)?;
+    let mut out = std::io::stdout().lock();
+    for line in BufReader::new(stream).lines() {
+        let line = line.map_err(fail)?;
+        let refused =
+            serde_json::from_str::<Value>(&line).ok().and_then(|o| o["error"].as_str().map(str::to_owned));
+        if let Some(why) = refused {
+            return Err(Error::new(ExitCode::Failed, why));
+        }
+        // A closed pipe (| head) is an end like any other.
+        if writeln!(out, "{line}").and_then(|()| out.flush()).is_err() {
+            break;
+        }
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -89,6 +113,7 @@ mod tests {
         };
         assert_eq!(said("mode kernel\n"), Some(Ok(Order::Mode(Decider::Kernel))));
         assert_eq!(said("  mode agent"), Some(Ok(Order::Mode(Decider::Agent))));
+        assert_eq!(said("events\n"), Some(Ok(Order::Events)));
         assert_eq!(said(""), None);
         assert!(said("mode both\n").unwrap().unwrap_err().contains("'mode both' is no order"));
         assert!(said(&"x".repeat(10_000)).unwrap().is_err());

@@ -8,6 +8,7 @@
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -26,7 +27,9 @@ use tokio::sync::Semaphore;
 use gthulhu_monitor::metrics::{Format, negotiate};
 
 use crate::desk::Ask;
+use crate::events::{self, Body, Form};
 use crate::log::Log;
+use crate::observe::Node;
 use crate::runtime::{Shared, failed};
 use crate::{Error, Result, metrics};
 
@@ -51,14 +54,14 @@ enum Role {
     Control,
 }
 
-type Reply = Response<Full<Bytes>>;
+type Reply = Response<Body>;
 
 /// Why addresses cannot be served, by role.
 #[derive(Debug, Default)]
 struct Trouble(Mutex<Vec<(Role, String)>>);
 
 /// Starts the thread.
-pub(crate) fn start(shared: Arc<Shared>, config: &Config, log: Log) -> Result<()> {
+pub(crate) fn start(shared: Arc<Shared>, config: &Config, sockets: events::Sockets, log: Log) -> Result<()> {
     let metrics = SocketAddr::new(config.monitor.prometheus_address, config.monitor.prometheus_port);
     let control = config.daemon.control_addr;
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -72,6 +75,7 @@ pub(crate) fn start(shared: Arc<Shared>, config: &Config, log: Log) -> Result<()
         .spawn(move || {
             runtime.block_on(async {
                 let trouble = Arc::new(Trouble::default());
+                tokio::spawn(events::serve(shared.events.clone(), sockets));
                 let metrics = serve(Role::Metrics, metrics, &shared, &trouble, &log);
                 match control {
                     Some(control) => {
@@ -127,9 +131,15 @@ async fn serve(role: Role, address: SocketAddr, shared: &Arc<Shared>, trouble: &
 }
 
 async fn connection(stream: TcpStream, role: Role, shared: Arc<Shared>, trouble: Arc<Trouble>) {
+    let reads = Arc::new(AtomicBool::new(false));
+    let noted = Arc::clone(&reads);
     let service = service_fn(move |request| {
-        let (shared, trouble) = (Arc::clone(&shared), Arc::clone(&trouble));
-        async move { Ok::<_, Infallible>(answer(request, role, &shared, &trouble).await) }
+        let (shared, trouble, noted) = (Arc::clone(&shared), Arc::clone(&trouble), Arc::clone(&noted));
+        async move {
+            let answer = answer(request, role, &shared, &trouble).await;
+            noted.store(matches!(answer.body(), Body::Events(_)), Ordering::Relaxed);
+            Ok::<_, Infallible>(answer)
+        }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -138,7 +148,12 @@ async fn connection(stream: TcpStream, role: Role, shared: Arc<Shared>, trouble:
         .keep_alive(false)
         .serve_connection(TokioIo::new(stream), service);
     // Garbage, a client that went away, one that is too slow: its own affair.
-    let _ = tokio::time::timeout(ALL_TIME, connection).await;
+    let mut connection = std::pin::pin!(connection);
+    let in_time = tokio::time::timeout(ALL_TIME, connection.as_mut()).await;
+    // Whoever reads events does so for as long as it likes; there are a few such at most.
+    if in_time.is_err() && reads.load(Ordering::Relaxed) {
+        let _ = connection.await;
+    }
 }
 
 async fn answer(request: Request<Incoming>, role: Role, shared: &Arc<Shared>, trouble: &Trouble) -> Reply {
@@ -147,6 +162,7 @@ async fn answer(request: Request<Incoming>, role: Role, shared: &Arc<Shared>, tr
         (_, "/health" | "/healthz") => &[Method::GET, Method::HEAD],
         (Role::Metrics, "/metrics") => &[Method::GET, Method::HEAD],
         (Role::Control, "/api/v1/status") => &[Method::GET, Method::HEAD],
+        (Role::Control, "/api/v1/events") => &[Method::GET],
         (Role::Control, "/api/v1/runtime-config") => &[Method::GET, Method::HEAD, Method::POST],
         _ => return reply(404, &failed(&format!("there is nothing at {path}"))),
     };
@@ -166,6 +182,7 @@ async fn answer(request: Request<Incoming>, role: Role, shared: &Arc<Shared>, tr
     }
     match path.as_str() {
         "/metrics" => scrape(&request, shared).await,
+        "/api/v1/events" => stream(&request, shared),
         "/api/v1/status" => reply(200, &status(shared, trouble).await),
         "/api/v1/runtime-config" if request.method() == Method::POST => change(request, shared).await,
         "/api/v1/runtime-config" => reply(200, &shared.told().values),
@@ -197,11 +214,26 @@ async fn scrape(request: &Request<Incoming>, shared: &Shared) -> Reply {
     let (status, monitor) = tokio::join!(supervisor(shared), monitor);
     let monitor = monitor.ok().flatten().unwrap_or_default();
     let mut text = metrics::render(status.ok().as_ref(), monitor.running, format);
+    text.push_str(&Node { told: &shared.told(), events: shared.events.counts() }.render(format));
     text.push_str(&monitor.text);
     if format == Format::OpenMetrics && monitor.text.is_empty() {
         text.push_str("# EOF\n");
     }
     plain(200, format.content_type(), text)
+}
+
+/// Events for as long as the client reads.
+fn stream(request: &Request<Incoming>, shared: &Shared) -> Reply {
+    let accept = request.headers().get(header::ACCEPT).and_then(|value| value.to_str().ok());
+    let form = Form::negotiate(accept.unwrap_or(""));
+    match shared.events.read(form) {
+        Ok(reader) => {
+            let mut response = plain(200, form.content_type(), String::new());
+            *response.body_mut() = reader.body();
+            response
+        }
+        Err(why) => reply(503, &failed(why)),
+    }
 }
 
 /// What the supervisor says, if it does so in time.
@@ -235,8 +267,7 @@ async fn status(shared: &Shared, trouble: &Trouble) -> Value {
     object["restartCount"] = scheduler["agent"]["restarts"].clone();
     object["lastError"] = told.last_error.or(silent).into();
     object["scheduler"] = scheduler;
-    object["monitor"] =
-        json!({ "enabled": told.monitoring, "running": monitor.running, "error": monitor.error });
+    object["monitor"] = json!({ "enabled": told.monitoring, "running": monitor.running, "error": monitor.error, "names": monitor.names });
     object["http"] = trouble.json();
     object
 }
@@ -284,7 +315,7 @@ fn reply(code: u16, object: &Value) -> Reply {
 }
 
 fn plain(code: u16, kind: &'static str, body: String) -> Reply {
-    let mut response = Response::new(Full::new(Bytes::from(body)));
+    let mut response = Response::new(Body::Whole(Full::new(Bytes::from(body))));
     *response.status_mut() = StatusCode::from_u16(code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
     response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));

@@ -12,7 +12,7 @@ const MODES: [&str; 4] = ["normal", "kernel", "degraded", "none"];
 
 /// All of them, without an end; `status` is `None` when the supervisor did not answer in time.
 pub(crate) fn render(status: Option<&Value>, monitor_runs: bool, format: Format) -> String {
-    let mut page = Page { out: String::new(), format };
+    let mut page = Page::new(format);
     page.gauge(
         "gthulhu_supervisor_answers",
         "1 if the supervisor answered in time.",
@@ -59,6 +59,11 @@ pub(crate) fn render(status: Option<&Value>, monitor_runs: bool, format: Format)
         "Times that the kernel's own scheduler took over because agents did not live.",
         &attaches["crash_loops"],
     );
+    page.counter(
+        "gthulhu_scheduler_ejections_total",
+        "Times that the kernel removed the scheduler; daemons before this one count.",
+        &o["ejections"]["count"],
+    );
     if let Some(ms) = attaches["last_gap_ms"].as_u64() {
         let name = "gthulhu_scheduler_last_gap_seconds";
         page.head(
@@ -90,7 +95,14 @@ fn core(page: &mut Page, o: &Value) {
     }
     for (name, value) in o["counters"].as_object().into_iter().flatten() {
         let help = format!("The core's counter {name}; see docs/core.md.");
-        if GAUGES.contains(&name.as_str()) {
+        if let Some(stem) = name.strip_suffix("_ns") {
+            // In seconds, as Prometheus has all times.
+            let (kind, end) =
+                if GAUGES.contains(&name.as_str()) { ("gauge", "") } else { ("counter", "_total") };
+            let name = format!("gthulhu_scheduler_{stem}_seconds{end}");
+            page.head(&name, &help, kind);
+            page.sample(&name, &[], &seconds(value.as_u64().unwrap_or(0)));
+        } else if GAUGES.contains(&name.as_str()) {
             page.gauge(&format!("gthulhu_scheduler_{name}"), &help, value.as_u64().unwrap_or(0));
         } else {
             page.counter(&format!("gthulhu_scheduler_{name}_total"), &help, value);
@@ -167,13 +179,17 @@ fn legs(page: &mut Page, legs: &Value) {
     }
 }
 
-struct Page {
-    out: String,
+pub(crate) struct Page {
+    pub(crate) out: String,
     format: Format,
 }
 
 impl Page {
-    fn head(&mut self, name: &str, help: &str, kind: &str) {
+    pub(crate) fn new(format: Format) -> Self {
+        Self { out: String::new(), format }
+    }
+
+    pub(crate) fn head(&mut self, name: &str, help: &str, kind: &str) {
         let family = match (self.format, kind) {
             // A family of counters is called without the suffix there.
             (Format::OpenMetrics, "counter") => name.strip_suffix("_total").unwrap_or(name),
@@ -182,12 +198,12 @@ impl Page {
         let _ = writeln!(self.out, "# HELP {family} {help}\n# TYPE {family} {kind}");
     }
 
-    fn gauge(&mut self, name: &str, help: &str, value: u64) {
+    pub(crate) fn gauge(&mut self, name: &str, help: &str, value: u64) {
         self.head(name, help, "gauge");
         self.sample(name, &[], &value.to_string());
     }
 
-    fn counter(&mut self, name: &str, help: &str, value: &Value) {
+    pub(crate) fn counter(&mut self, name: &str, help: &str, value: &Value) {
         self.head(name, help, "counter");
         self.sample(name, &[], &value.as_u64().unwrap_or(0).to_string());
     }
@@ -200,7 +216,7 @@ impl Page {
         }
     }
 
-    fn sample(&mut self, name: &str, labels: &[(&str, &str)], value: &str) {
+    pub(crate) fn sample(&mut self, name: &str, labels: &[(&str, &str)], value: &str) {
         self.out.push_str(name);
         for (at, (label, text)) in labels.iter().enumerate() {
             let text = text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
@@ -235,8 +251,9 @@ mod tests {
         json!({
             "plugin": "gthulhu", "mode": "normal", "version": "1", "kernel": "a \"quoted\" one",
             "agent": { "state": "running", "restarts": 3, "replaced": 0, "restarts_by_reason": { "killed": 3 }, "batches": 7 },
+            "ejections": { "count": 4 },
             "attaches": { "attached": 1, "reattached": 0, "last_gap_ms": 1500, "crash_loops": 0 },
-            "counters": { "ev_sent": 12, "running": 2 },
+            "counters": { "ev_sent": 12, "running": 2, "max_parked_ns": 1500, "throttled_ns": 2_000_000_000_u64 },
             "ledgers": { "events_outstanding": -1, "decisions_open": 0 },
             "transitions": { "entered": { "late": 5 }, "left": 5, "degraded_ms": 1250, "rescued": 0 },
             "limits": { "set": 1, "unenforced": 0 },
@@ -275,6 +292,9 @@ mod tests {
             "gthulhu_agent_ends_total{reason=\"killed\"} 3",
             "gthulhu_scheduler_ev_sent_total 12",
             "gthulhu_scheduler_running 2",
+            "gthulhu_scheduler_max_parked_seconds 0.0000015",
+            "gthulhu_scheduler_throttled_seconds_total 2.0",
+            "gthulhu_scheduler_ejections_total 4",
             "gthulhu_scheduler_events_outstanding -1",
             "gthulhu_scheduler_takeovers_total{reason=\"late\"} 5",
             "gthulhu_scheduler_degraded_seconds_total 1.25",

@@ -6,6 +6,7 @@ use gthulhu_config::{Change, Changed, Configuration, Effect, Patch, Problems, Se
 use serde_json::{Value, json};
 
 use crate::desk::{Ask, Caller};
+use crate::events::{Hub, Sockets};
 use crate::log::Log;
 use crate::watcher::{self, Watcher};
 use crate::{Error, ExitCode, Result, configure, http};
@@ -39,6 +40,7 @@ pub(crate) struct Shared {
     told: RwLock<Told>,
     pub(crate) caller: Caller,
     pub(crate) watcher: Watcher,
+    pub(crate) events: Hub,
     pub(crate) secrets: Secrets,
 }
 
@@ -57,13 +59,19 @@ pub(crate) type Reply = (u16, Value);
 
 /// Starts monitor and HTTP, each in a thread of its own. Neither can stop what is scheduled: what they cannot do they
 /// say, and try again.
-pub(crate) fn start(configuration: Configuration, secrets: Secrets, caller: Caller, log: Log) -> Result<()> {
+pub(crate) fn start(
+    configuration: Configuration,
+    secrets: Secrets,
+    caller: Caller,
+    (events, sockets): (Hub, Sockets),
+    log: Log,
+) -> Result<()> {
     let config = configuration.config().clone();
-    let watcher = watcher::start(&config, log.clone())?;
+    let watcher = watcher::start(&config, events.clone(), log.clone())?;
     let told = RwLock::new(Told::of(&configuration, None));
     let configuration = Mutex::new(configuration);
-    let shared = Arc::new(Shared { configuration, told, caller, watcher, secrets });
-    http::start(shared, &config, log)
+    let shared = Arc::new(Shared { configuration, told, caller, watcher, events, secrets });
+    http::start(shared, &config, sockets, log)
 }
 
 impl Told {
@@ -133,6 +141,7 @@ impl Shared {
             }
         };
         self.watcher.adopt(&config);
+        self.events.set(config.monitor.stream_events);
         self.tell(Told::of(&configuration, None));
         let mut answer = change.json();
         let noop = change.is_noop() && done.as_object().is_none_or(serde_json::Map::is_empty);

@@ -11,6 +11,8 @@ use qumun::kernel::{ExitRecord, Probe, stats, wire};
 use serde_json::{Value, json};
 
 use crate::control::{self, Order};
+use crate::ejections::Ejections;
+use crate::events::Hub;
 use crate::limits::Limits;
 use crate::process::Stat;
 use crate::{Error, ExitCode, Result};
@@ -19,7 +21,7 @@ use crate::{Error, ExitCode, Result};
 pub(crate) const SOCKET: &str = "/run/gthulhu/daemon.sock";
 
 /// What the supervisor knows besides the core's own counters.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(crate) struct Facts {
     pub(crate) plugin: String,
     pub(crate) started: Instant,
@@ -37,6 +39,7 @@ pub(crate) struct Facts {
     /// How often an agent was replaced for a change.
     pub(crate) replaced: u64,
     pub(crate) crash_loops: u64,
+    pub(crate) ejections: Ejections,
 }
 
 /// Why nothing of ours schedules.
@@ -49,7 +52,7 @@ pub(crate) struct Off {
 
 /// Why agents end: by themselves, by a signal of somebody else, and by us because a call of the policy
 /// computes or waits for too long.
-const END_REASONS: [&str; 4] = ["exited", "killed", "stuck", "blocked"];
+pub(crate) const END_REASONS: [&str; 4] = ["exited", "killed", "stuck", "blocked"];
 
 impl Facts {
     pub(crate) fn new(plugin: &str) -> Self {
@@ -66,6 +69,7 @@ impl Facts {
             gap: None,
             replaced: 0,
             crash_loops: 0,
+            ejections: Ejections::default(),
         }
     }
 
@@ -134,11 +138,7 @@ pub(crate) fn object(facts: &Facts, now: &Snapshot) -> Value {
         .collect();
     json!({
         "plugin": facts.plugin,
-        "mode": match now.view.mode {
-            wire::NORMAL => "normal",
-            wire::KERNEL => "kernel",
-            _ => "degraded",
-        },
+        "mode": mode(now.view.mode),
         "reason": wire::REASONS.get(now.view.reason as usize),
         "ops": probe.ops,
         "state": probe.state,
@@ -189,6 +189,7 @@ pub(crate) fn object(facts: &Facts, now: &Snapshot) -> Value {
         },
         "legs": legs,
         "attaches": attaches(facts),
+        "ejections": facts.ejections.json(),
         "exit": exit(facts),
     })
 }
@@ -216,8 +217,18 @@ pub(crate) fn idle(facts: &Facts) -> Value {
             "replaced": facts.replaced,
         },
         "attaches": attaches(facts),
+        "ejections": facts.ejections.json(),
         "exit": exit(facts),
     })
+}
+
+/// Who decides, by the core's word for it.
+pub(crate) fn mode(word: u64) -> &'static str {
+    match word {
+        wire::NORMAL => "normal",
+        wire::KERNEL => "kernel",
+        _ => "degraded",
+    }
 }
 
 fn ends(facts: &Facts) -> serde_json::Map<String, Value> {
@@ -273,14 +284,30 @@ impl Listener {
     }
 
     /// Answers everyone who waits, and nobody who may not ask.
-    pub(crate) fn answer(&self, mut answer: impl FnMut(Option<Order>) -> std::result::Result<Value, String>) {
+    /// Who wants events is handed on.
+    pub(crate) fn answer(
+        &self,
+        events: &Hub,
+        mut answer: impl FnMut(Option<Order>) -> std::result::Result<Value, String>,
+    ) {
         while let Ok((mut stream, _)) = self.listener.accept() {
             if !may_ask(&stream) {
                 continue;
             }
             // A client that does not read must not hold the supervisor.
             let _ = stream.set_write_timeout(Some(Duration::from_millis(200)));
-            let said = control::read(&mut stream).transpose().and_then(&mut answer);
+            let order = control::read(&mut stream);
+            let said = if let Some(Ok(Order::Events)) = order {
+                match events.welcome(stream) {
+                    Ok(()) => continue,
+                    Err((back, why)) => {
+                        stream = back;
+                        Err(why)
+                    }
+                }
+            } else {
+                order.transpose().and_then(&mut answer)
+            };
             let said = said.unwrap_or_else(|why| json!({ "error": why }));
             let _ = stream.write_all(said.to_string().as_bytes());
         }
@@ -326,12 +353,9 @@ pub(crate) fn fetch(socket: &Path) -> Result<Value> {
     fetch_after(socket, |_| Ok(()))
 }
 
-/// The same after an order.
-pub(crate) fn fetch_after(
-    socket: &Path,
-    order: impl FnOnce(&mut UnixStream) -> std::io::Result<()>,
-) -> Result<Value> {
-    let mut stream = UnixStream::connect(socket).map_err(|e| {
+/// To a running daemon.
+pub(crate) fn connect(socket: &Path) -> Result<UnixStream> {
+    UnixStream::connect(socket).map_err(|e| {
         let what =
             format!("no daemon answers on {} ({e}); is 'gthulhu-daemon run' running?", socket.display());
         let code = if e.kind() == std::io::ErrorKind::PermissionDenied {
@@ -340,7 +364,15 @@ pub(crate) fn fetch_after(
             ExitCode::NoDaemon
         };
         Error::new(code, what)
-    })?;
+    })
+}
+
+/// The same after an order.
+pub(crate) fn fetch_after(
+    socket: &Path,
+    order: impl FnOnce(&mut UnixStream) -> std::io::Result<()>,
+) -> Result<Value> {
+    let mut stream = connect(socket)?;
     let _ = stream.set_read_timeout(Some(Duration::from_secs(5)));
     let said = order(&mut stream).and_then(|()| stream.shutdown(std::net::Shutdown::Write));
     said.map_err(|e| Error::system("cannot speak to the daemon", &e))?;

@@ -10,6 +10,8 @@ use serde_json::{Value, json};
 
 use crate::control::{Decider, Order};
 use crate::desk::{self, Answer, Ask, Desk};
+use crate::ejections::Ejections;
+use crate::events::{Hub, Transitions};
 use crate::keeper::{GOOD_LIFE, SHORT_LIVES};
 use crate::limits::{Limits, Scan};
 use crate::log::Log;
@@ -35,6 +37,7 @@ pub(crate) fn run(
     let socket = configuration.config().daemon.socket.clone();
     let secrets = runtime::Secrets::of(&configuration)?;
     let mut supervisor = Supervisor::new(registry, settings, log.clone());
+    supervisor.facts.ejections = Ejections::load(&configuration.config().daemon.runtime_config_path);
     supervisor.check(&supervisor.settings).map_err(|e| Error::new(ExitCode::Usage, e))?;
     if supervisor.wants_scheduler() {
         supervisor.begin()?;
@@ -44,10 +47,11 @@ pub(crate) fn run(
     // After the load: the kernel's answer about another scheduler is the better one.
     let listener = Listener::bind(&socket)?;
     let (desk, caller) = desk::open()?;
-    runtime::start(configuration, secrets, caller, log)?;
+    let (hub, sockets) = Hub::new(configuration.config().monitor.stream_events);
+    runtime::start(configuration, secrets, caller, (hub.clone(), sockets), log)?;
     let mut notify = Notify::from_env();
     notify.ready(&supervisor.line());
-    let end = supervisor.supervise(&signals, &listener, &desk, &mut notify);
+    let end = supervisor.supervise(&signals, &listener, &desk, &hub, &mut notify);
     notify.stopping();
     supervisor.finish(end)
 }
@@ -115,8 +119,10 @@ impl<'a> Supervisor<'a> {
         signals: &Signals,
         listener: &Listener,
         desk: &Desk,
+        events: &Hub,
         notify: &mut Notify,
     ) -> Result<End> {
+        let mut transitions = Transitions::default();
         loop {
             let due = self.scheduled.as_ref().and_then(Scheduled::due);
             let until = due.map_or(LOOK, |due| due.saturating_duration_since(Instant::now()).min(LOOK));
@@ -135,7 +141,8 @@ impl<'a> Supervisor<'a> {
                     }
                 }
             }
-            listener.answer(|order| match order {
+            transitions.tell(events, &self.facts, self.scheduled.as_ref().map(|s| s.core().view()));
+            listener.answer(events, |order| match order {
                 Some(order) => self.obey(order).map(|()| self.object()),
                 None => Ok(self.object()),
             });
@@ -171,7 +178,7 @@ impl<'a> Supervisor<'a> {
     }
 
     fn obey(&mut self, order: Order) -> std::result::Result<(), String> {
-        let Order::Mode(decider) = order;
+        let Order::Mode(decider) = order else { return Err("that is no order for the supervisor".into()) };
         let kernel_mode = decider == Decider::Kernel;
         match &self.scheduled {
             Some(scheduled) => scheduled.set_kernel_mode(kernel_mode).map_err(|e| e.to_string())?,
@@ -297,6 +304,12 @@ impl<'a> Supervisor<'a> {
         }
         self.log.plain(status::describe(&last).trim_end());
         let End::Removed(record) = end else { return Ok(0) };
+        if record.is_error() {
+            match self.facts.ejections.add(&record) {
+                Ok(path) => self.log.info(format_args!("reason and dump are kept in {}", path.display())),
+                Err(why) => self.log.warn(format_args!("reason and dump are not kept: {why}")),
+            }
+        }
         if record.is_error() && !record.dump.is_empty() {
             self.log.plain(format_args!(
                 "----- the kernel's dump -----\n{}\n----- end of dump -----",

@@ -5,13 +5,18 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
 use gthulhu_config::Config;
-use gthulhu_discovery::{Discovery, Names, NoNames, Options as Look, Workload};
+use gthulhu_discovery::{Discovery, Options as Look, Workload};
 use gthulhu_model::CgroupId;
-use gthulhu_monitor::metrics::{Format, Labels, Ledger, Limits, Pod};
+use gthulhu_monitor::Group;
+use gthulhu_monitor::metrics::{Format, Labels, Ledger, Limits, Pod, Shown};
 use gthulhu_monitor::{Monitor, Options};
+use serde_json::Value;
 use tokio::sync::oneshot;
 
+use crate::events::Hub;
 use crate::log::Log;
+use crate::names::Book;
+use crate::telling::{self, Teller};
 use crate::{Error, Result};
 
 /// A snapshot that is younger than this is new enough: many who scrape cost no more than one.
@@ -35,6 +40,8 @@ pub(crate) struct Answer {
     /// Whether it measures; why not, if it should.
     pub(crate) running: bool,
     pub(crate) error: Option<String>,
+    /// Where names are from, and how that goes.
+    pub(crate) names: Value,
 }
 
 /// How to ask it.
@@ -56,12 +63,12 @@ impl Watcher {
 }
 
 /// Starts the thread.
-pub(crate) fn start(config: &Config, log: Log) -> Result<Watcher> {
+pub(crate) fn start(config: &Config, events: Hub, log: Log) -> Result<Watcher> {
     let (sender, receiver) = channel();
     let config = config.clone();
     std::thread::Builder::new()
         .name("monitor".into())
-        .spawn(move || Watch::new(config, log).run(&receiver))
+        .spawn(move || Watch::new(config, events, log).run(&receiver))
         .map_err(|e| Error::system("cannot start the monitor's thread", &e))?;
     Ok(Watcher(sender))
 }
@@ -69,9 +76,14 @@ pub(crate) fn start(config: &Config, log: Log) -> Result<Watcher> {
 struct Watch {
     config: Config,
     log: Log,
+    events: Hub,
+    teller: Teller,
+    book: Book,
     measuring: Option<Measuring>,
     error: Option<String>,
     tried: Option<Instant>,
+    book_tried: Option<Instant>,
+    told: Option<Instant>,
     looked: Option<Instant>,
 }
 
@@ -84,16 +96,35 @@ struct Measuring {
 }
 
 impl Watch {
-    fn new(config: Config, log: Log) -> Self {
-        Self { config, log, measuring: None, error: None, tried: None, looked: None }
+    fn new(config: Config, events: Hub, log: Log) -> Self {
+        let (teller, book) = (Teller::default(), Book::default());
+        Self {
+            config,
+            log,
+            events,
+            teller,
+            book,
+            measuring: None,
+            error: None,
+            tried: None,
+            book_tried: None,
+            told: None,
+            looked: None,
+        }
     }
 
     fn run(mut self, asked: &Receiver<Ask>) {
         loop {
             self.begin_or_end();
+            self.look_up_names();
             let every = Duration::from_secs(self.config.monitor.collection_interval_sec);
+            let every = self.book.interval().map_or(every, |wished| wished.min(every));
             let due = self.looked.map_or(Duration::ZERO, |at| every.saturating_sub(at.elapsed()));
             let patience = if self.measuring.is_some() { due } else { AGAIN };
+            // Reckoned from the last time: who scrapes all the time must not keep those who read events waiting.
+            let telling = self.config.monitor.stream_events && self.measuring.is_some();
+            let next = self.told.map_or(Duration::ZERO, |at| telling::EVERY.saturating_sub(at.elapsed()));
+            let patience = if telling { patience.min(next) } else { patience };
             match asked.recv_timeout(patience) {
                 Ok(Ask::How(format, reply)) => {
                     if format.is_some() {
@@ -103,10 +134,18 @@ impl Watch {
                 }
                 Ok(Ask::Adopt(config)) => {
                     // A change may be what makes it possible.
-                    self.tried = None;
+                    (self.tried, self.book_tried) = (None, None);
                     self.config = *config;
                 }
-                Err(RecvTimeoutError::Timeout) => self.measure(true),
+                Err(RecvTimeoutError::Timeout) => {
+                    if self.looked.is_none_or(|at| at.elapsed() >= every) {
+                        self.measure(true);
+                    }
+                    if telling && self.told.is_none_or(|at| at.elapsed() >= telling::EVERY) {
+                        self.told = Some(Instant::now());
+                        self.tell();
+                    }
+                }
                 Err(RecvTimeoutError::Disconnected) => return,
             }
         }
@@ -148,18 +187,38 @@ impl Watch {
         }
     }
 
-    /// Reads the counters, and at times looks anew at who is there.
-    fn measure(&mut self, look: bool) {
-        let Some(measuring) = &mut self.measuring else { return };
-        if look || self.looked.is_none() {
-            self.looked = Some(Instant::now());
-            if let Some(Err(error)) = measuring.discovery.as_mut().map(Discovery::rescan) {
-                self.log.warn(format_args!("cannot look for processes: {error}"));
+    /// Does not wait for the API: names come when it answers.
+    fn look_up_names(&mut self) {
+        if self.book_tried.is_none_or(|at| at.elapsed() >= AGAIN) {
+            self.book_tried = Some(Instant::now());
+            for trouble in self.book.adopt(&self.config, &node(&self.config)) {
+                self.log.warn(format_args!("{trouble}; it is tried again"));
             }
-        } else if measuring.taken.is_some_and(|at| at.elapsed() < FRESH) {
+        }
+        self.book.refresh();
+    }
+
+    /// Tells in the event stream what has happened since the last time, if somebody reads it.
+    fn tell(&mut self) {
+        let Some(measuring) = &mut self.measuring else { return };
+        if !self.events.has_readers() {
+            self.teller.forget();
             return;
         }
-        match measuring.take(self.config.monitor.monitor_all) {
+        // New cgroups at once; a machine that cannot tell them has them at the next look.
+        if let Some(Ok(changes)) = measuring.discovery.as_mut().map(Discovery::poll) {
+            self.teller.pods(&self.events, &self.book, &changes);
+        }
+        let at_least = Duration::from_millis(self.config.monitor.stream_run_delay_ms);
+        let told = measuring.take(&self.book, self.config.monitor.monitor_all).and_then(|groups| {
+            self.teller.groups(&self.events, &self.book, &groups);
+            self.teller.threads(&self.events, &self.book, &mut measuring.monitor, at_least)
+        });
+        self.after(told);
+    }
+
+    fn after(&mut self, done: gthulhu_monitor::Result<()>) {
+        match done {
             Ok(()) => self.error = None,
             Err(error) => {
                 self.log.warn(format_args!("the monitor cannot read: {error}; it begins anew"));
@@ -169,16 +228,34 @@ impl Watch {
         }
     }
 
+    /// Reads the counters, and at times looks anew at who is there.
+    fn measure(&mut self, look: bool) {
+        let Some(measuring) = &mut self.measuring else { return };
+        if look || self.looked.is_none() {
+            self.looked = Some(Instant::now());
+            match measuring.discovery.as_mut().map(Discovery::rescan) {
+                Some(Ok(changes)) => self.teller.pods(&self.events, &self.book, &changes),
+                Some(Err(error)) => self.log.warn(format_args!("cannot look for processes: {error}")),
+                None => {}
+            }
+        } else if measuring.taken.is_some_and(|at| at.elapsed() < FRESH) {
+            return;
+        }
+        let taken = measuring.take(&self.book, self.config.monitor.monitor_all).map(drop);
+        self.after(taken);
+    }
+
     fn answer(&self, format: Option<Format>) -> Answer {
         let text =
             self.measuring.as_ref().zip(format).map(|(measuring, format)| measuring.ledger.render(format));
         let running = self.measuring.is_some();
-        Answer { running, text: text.unwrap_or_default(), error: self.error.clone() }
+        Answer { running, text: text.unwrap_or_default(), error: self.error.clone(), names: self.book.json() }
     }
 }
 
 impl Measuring {
-    fn take(&mut self, all: bool) -> gthulhu_monitor::Result<()> {
+    /// The groups as they are now, counted by their labels.
+    fn take(&mut self, book: &Book, all: bool) -> gthulhu_monitor::Result<Vec<Group>> {
         let snapshot = self.monitor.snapshot()?;
         let mut processes: HashMap<u64, u64> = HashMap::new();
         let index = self.discovery.as_ref().map(Discovery::index);
@@ -189,16 +266,18 @@ impl Measuring {
         }
         self.ledger.update(&snapshot, |id, path| {
             let count = processes.get(&id).copied().unwrap_or(0);
-            labels(&Workload::of_cgroup(path?), &NoNames, count, all)
+            let workload = Workload::of_cgroup(path?);
+            let shown = if all { Shown::ALL } else { book.shown(&workload, index)? };
+            labels(&workload, book, count, all).map(|labels| Labels { shown, ..labels })
         });
         self.taken = Some(Instant::now());
-        Ok(())
+        Ok(snapshot.groups)
     }
 }
 
 /// Under which labels a cgroup counts. Pods, containers and units have their own; what somebody has made by hand only
 /// when all is to be told, for nobody knows how many there will be.
-fn labels(workload: &Workload, names: &impl Names, processes: u64, all: bool) -> Option<Labels> {
+fn labels(workload: &Workload, names: &Book, processes: u64, all: bool) -> Option<Labels> {
     let mut labels = Labels { processes, ..Labels::default() };
     match workload {
         Workload::Pod { uid, container, .. } => {
@@ -233,7 +312,7 @@ mod tests {
 
     #[test]
     fn pods_containers_and_units_are_told_apart_and_the_rest_when_wanted() {
-        let of = |path: &str, all| labels(&Workload::of_cgroup(path), &NoNames, 3, all);
+        let of = |path: &str, all| labels(&Workload::of_cgroup(path), &Book::default(), 3, all);
         let pod = "/kubepods/burstable/pod0a1b2c3d-1111-2222-3333-444455556666";
         let id = "0123456789abcdef".repeat(4);
         let labels = of(&format!("{pod}/{id}"), false).expect("a pod");

@@ -10,6 +10,20 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
+#[cfg(feature = "kubernetes")]
+#[path = "../../discovery/tests/support/api_server.rs"]
+#[allow(dead_code, reason = "discovery's own tests use the rest")]
+mod api_server;
+#[cfg(feature = "kubernetes")]
+#[path = "http/names.rs"]
+mod names;
+#[path = "http/pods.rs"]
+mod pods;
+#[path = "http/prometheus.rs"]
+mod prometheus;
+#[path = "http/stream.rs"]
+mod stream;
+
 const PROGRAM: &str = env!("CARGO_BIN_EXE_gthulhu-daemon");
 const LIMIT: Duration = Duration::from_secs(30);
 

@@ -26,10 +26,8 @@ struct seen {
 	u32 woken; /* its next wait begins with a wakeup */
 	u64 migrations;
 	u64 throttled_ns;
-	/* Where the kernel keeps no sched_info. */
-	u64 own_wait;
+	/* Where the kernel keeps no sched_info: since when it waits, or waited before its run now; 0: it sleeps. */
 	u64 own_queued;
-	u64 own_arrived;
 };
 
 struct {
@@ -88,6 +86,18 @@ struct {
 static __always_inline struct lane *this_lane(void)
 {
 	return &mon_lanes[bpf_get_smp_processor_id() & (MAX_CPUS - 1)];
+}
+
+/*
+ * The clock of the run queue that a task is in, which the kernel has just brought up to date where this is asked: a
+ * switch or a wakeup. It is what sched_info would be measured by, and three loads where bpf_ktime_get_ns() is a call
+ * and a reading of the hardware.
+ */
+static __always_inline u64 queue_clock(struct task_struct *p)
+{
+	if (FIELD_HAS(p->se.cfs_rq->rq->clock))
+		return p->se.cfs_rq->rq->clock;
+	return bpf_ktime_get_ns();
 }
 
 static __always_inline u64 group_of(struct task_struct *p)
@@ -321,9 +331,19 @@ static __noinline int turn(struct lane *lane, u32 slot, u64 begin)
 	return 0;
 }
 
+/* All that a task has waited for that was given a CPU at `arrived`. */
+static __always_inline u64 own_waited(struct seen *s, u64 arrived)
+{
+	/* The clocks of two CPUs may differ a little. */
+	return s->waited + (s->own_queued && arrived > s->own_queued ? arrived - s->own_queued : 0);
+}
+
 /*
  * A task has left the CPU on which it ran since `arrived` (by the run queue's clock), and has waited for `waited`
  * in its life so far. The lookups come first: what is loaded before a call has to be put away for it.
+ *
+ * Measured by ourselves, a wait is over when the CPU was given away last, and is added up only now: so whoever is given
+ * a CPU needs no look into its storage.
  */
 static __always_inline void left(struct task_struct *p, struct seen *s, bool own)
 {
@@ -331,8 +351,8 @@ static __always_inline void left(struct task_struct *p, struct seen *s, bool own
 	struct row *row = row_of(p, s, cpu);
 	struct lane *lane = &mon_lanes[cpu & (MAX_CPUS - 1)];
 	u64 ran = p->se.sum_exec_runtime, run = ran - s->ran;
-	u64 waited = own ? s->own_wait : p->sched_info.run_delay, wait = waited - s->waited;
-	u64 arrived = own ? s->own_arrived : p->sched_info.last_arrival;
+	u64 arrived = own ? lane->own_arrived : p->sched_info.last_arrival;
+	u64 waited = own ? own_waited(s, arrived) : p->sched_info.run_delay, wait = waited - s->waited;
 	u64 total = throttled_total(p), blocked = p->nvcsw;
 	u32 kind, ended;
 
@@ -371,10 +391,8 @@ static __always_inline void as_now(struct task_struct *p, struct seen *s)
 	s->ran = p->se.sum_exec_runtime;
 	if (!mon_config.own_wait)
 		s->waited = p->sched_info.run_delay;
-	else if (p->on_cpu)
-		s->own_arrived = bpf_ktime_get_ns();
-	else if (!p->__state)
-		s->own_queued = bpf_ktime_get_ns();
+	else if (!p->on_cpu && !p->__state)
+		s->own_queued = queue_clock(p);
 	s->blocked = p->nvcsw;
 	s->throttled = throttled_total(p);
 	s->woken = !!p->__state;

@@ -69,7 +69,11 @@ struct css_set {
  * How long the tasks of a run queue were kept from running by cpu.max, so far, added up when that ends. By the
  * age of the kernel: from 6.6, from 5.19, and before.
  */
+struct rq {
+	u64 clock;
+} CORE;
 struct cfs_rq {
+	struct rq *rq; /* with CONFIG_FAIR_GROUP_SCHED, which cgroups with CPU shares need */
 	u64 throttled_clock_self_time;
 	u64 throttled_clock_pelt_time;
 	u64 throttled_clock_task_time;

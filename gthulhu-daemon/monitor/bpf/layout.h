@@ -56,7 +56,8 @@ struct lane {
 	u64 unblamed; /* of those, what found no room in mon_blame */
 	u64 ring_at;
 	u64 resolved; /* times that a task's row was looked up */
-	u64 spare[2];
+	u64 own_arrived; /* where the kernel keeps no sched_info: when the task that runs was given the CPU */
+	u64 spare;
 	struct stint now;
 	struct stint ring[STINTS]; /* those before */
 };

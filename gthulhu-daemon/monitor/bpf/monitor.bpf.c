@@ -30,44 +30,44 @@ int mon_switch(u64 *ctx)
 	return 0;
 }
 
-/* The same with the wait measured here. */
+/*
+ * The same with the wait measured here. That the next task has arrived is noted for the CPU, not for the task: it is
+ * looked up once, when it leaves.
+ */
 SEC("tp_btf/sched_switch")
 int mon_own_switch(u64 *ctx)
 {
-	struct task_struct *prev = (struct task_struct *)ctx[1], *next = (struct task_struct *)ctx[2];
-	u64 now = bpf_ktime_get_ns();
+	struct task_struct *prev = (struct task_struct *)ctx[1];
 	struct seen *s;
+	u64 now;
 
-	if (prev->pid) {
-		s = bpf_task_storage_get(&mon_seen, prev, NULL, 0);
-		if (!s)
-			s = meet(prev);
-		if (s) {
-			left(prev, s, 1);
-			/* Not the tracepoint's argument: a task that a signal kept awake has its state back by now. */
-			s->own_queued = prev->__state ? 0 : now;
-			s->own_arrived = 0;
-		}
+	if (!prev->pid) {
+		this_lane()->own_arrived = queue_clock(prev);
+		return 0;
 	}
-	if (next->pid) {
-		s = bpf_task_storage_get(&mon_seen, next, NULL, 0);
-		if (s) {
-			if (s->own_queued)
-				s->own_wait += now - s->own_queued;
-			s->own_queued = 0;
-			s->own_arrived = now;
-		}
+	s = bpf_task_storage_get(&mon_seen, prev, NULL, 0);
+	if (unlikely(!s))
+		s = meet(prev);
+	now = queue_clock(prev);
+	if (s) {
+		left(prev, s, 1);
+		/* Not the tracepoint's argument: a task that a signal kept awake has its state back by now. */
+		s->own_queued = prev->__state ? 0 : now;
 	}
+	this_lane()->own_arrived = now;
 	return 0;
 }
 
 static __always_inline int woken(struct task_struct *p)
 {
-	struct seen *s = bpf_task_storage_get(&mon_seen, p, NULL, 0);
+	struct seen *s;
 
 	/* One that runs is woken before it has left: it does not wait. */
-	if (s && !s->own_queued && !s->own_arrived)
-		s->own_queued = bpf_ktime_get_ns();
+	if (p->on_cpu)
+		return 0;
+	s = bpf_task_storage_get(&mon_seen, p, NULL, 0);
+	if (s && !s->own_queued)
+		s->own_queued = queue_clock(p);
 	return 0;
 }
 

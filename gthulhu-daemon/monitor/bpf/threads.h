@@ -43,7 +43,7 @@ int mon_threads(struct bpf_iter__task *ctx)
 	if (!mon_config.own_wait)
 		rec.wait_ns = p->sched_info.run_delay;
 	else if (s)
-		rec.wait_ns = s->own_wait;
+		rec.wait_ns = p->on_cpu ? own_waited(s, mon_lanes[p->thread_info.cpu & (MAX_CPUS - 1)].own_arrived) : s->waited;
 	if (s) {
 		u64 ran = s->ran, waited = s->waited;
 

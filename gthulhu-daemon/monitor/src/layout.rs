@@ -59,7 +59,8 @@ pub(crate) struct Lane {
     pub(crate) unblamed: u64,
     ring_at: u64,
     pub(crate) resolved: u64,
-    spare: [u64; 2],
+    own_arrived: u64,
+    spare: u64,
     ring: [[u64; 4]; STINTS],
 }
 

@@ -20,6 +20,10 @@
 //! task's storage, no clock, nothing at wakeups. So every thread counts, short-lived ones too, and an event that is not
 //! seen costs no time: the next one has it. A run counts for the group in which it ended.
 //!
+//! Kernels without sched_info (no distribution's) are watched at wakeups too: each notes when the thread began to wait, by
+//! the clock of its run queue, and each switch when the next one was given the CPU. In counted instructions of a pipe's
+//! round trip on Linux 7.3.4, one CPU: 4.1 % for the monitor, 7.0 % in that way.
+//!
 //! # Waiting and throttling
 //! `run_delay` of the kernel (schedstat) has no sleep in it, but it has the time in which cpu.max kept a group from
 //! running. Here the two are apart: each run queue of a group has a total of the time that it was throttled, and what a

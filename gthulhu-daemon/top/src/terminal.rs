@@ -42,6 +42,11 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         signal_hook::flag::register_usize(number, Arc::clone(&signal), number as usize)
             .map_err(|e| Error::system("cannot handle signals", &e))?;
     }
+    let seen = Arc::clone(&signal);
+    std::thread::Builder::new()
+        .name("signals".into())
+        .spawn(move || end_if_stuck(&seen))
+        .map_err(|e| Error::system("cannot start a thread", &e))?;
     let mut state = State::new(args.by, args.sort, &args.filter);
     state.take(first);
     let mut terminal = take()?;
@@ -58,6 +63,21 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         let _ = signal_hook::low_level::emulate_default_handler(number);
     }
     Ok(())
+}
+
+/// crossterm reads again and again, and for ever, from a terminal that is gone (an SSH session that broke off): then
+/// nobody takes the signal that says so, and a CPU is busy. Whoever does not take it within a second is ended by it.
+fn end_if_stuck(signal: &AtomicUsize) {
+    let mut turns = 0;
+    loop {
+        std::thread::sleep(5 * TURN);
+        let number = signal.load(Ordering::SeqCst) as i32;
+        turns = if number == 0 || number == SIGTSTP { 0 } else { turns + 1 };
+        if turns >= 4 {
+            give_back();
+            let _ = signal_hook::low_level::emulate_default_handler(number);
+        }
+    }
 }
 
 type Screen = Terminal<CrosstermBackend<Sixteen<Stdout>>>;

@@ -15,6 +15,58 @@ pub struct Labels {
     pub unit: String,
     /// Processes in it now, if somebody counted.
     pub processes: u64,
+    /// What of it is exposed.
+    pub shown: Shown,
+}
+
+/// What of a pod or group is exposed, each by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Shown {
+    /// Voluntary switches.
+    pub voluntary: bool,
+    /// Involuntary switches.
+    pub involuntary: bool,
+    /// Time on a CPU, and the lengths of runs.
+    pub cpu_time: bool,
+    /// Run delay, throttling, and behind whom it waited.
+    pub wait_time: bool,
+    /// Runs, and threads that began and ended.
+    pub run_count: bool,
+    /// Migrations.
+    pub migrations: bool,
+}
+
+impl Shown {
+    /// All of it.
+    pub const ALL: Self = Self::each(true);
+    /// What nobody has asked for yet.
+    const NOTHING: Self = Self::each(false);
+
+    const fn each(on: bool) -> Self {
+        Self { voluntary: on, involuntary: on, cpu_time: on, wait_time: on, run_count: on, migrations: on }
+    }
+}
+
+impl Default for Shown {
+    fn default() -> Self {
+        Self::ALL
+    }
+}
+
+/// Whatever either shows: two groups with the same labels.
+impl std::ops::BitOr for Shown {
+    type Output = Self;
+
+    fn bitor(self, other: Self) -> Self {
+        Self {
+            voluntary: self.voluntary | other.voluntary,
+            involuntary: self.involuntary | other.involuntary,
+            cpu_time: self.cpu_time | other.cpu_time,
+            wait_time: self.wait_time | other.wait_time,
+            run_count: self.run_count | other.run_count,
+            migrations: self.migrations | other.migrations,
+        }
+    }
 }
 
 /// A pod of Kubernetes.
@@ -79,7 +131,20 @@ impl Key {
 pub(crate) struct Entry {
     pub(crate) counts: Counts,
     pub(crate) processes: u64,
+    /// As long as nobody has its labels: what was shown last.
+    pub(crate) shown: Shown,
     seen_ns: u64,
+}
+
+impl Entry {
+    /// Another group with its labels, in the snapshot of `now`.
+    fn meet(&mut self, grown: &Counts, processes: u64, shown: Shown, now: u64) {
+        let so_far = if self.seen_ns == now { self.shown } else { Shown::NOTHING };
+        self.shown = so_far | shown;
+        self.counts.add(grown);
+        self.processes += processes;
+        self.seen_ns = now;
+    }
 }
 
 /// Adds up snapshots by labels.
@@ -133,17 +198,12 @@ impl Ledger {
             };
             let labels = labels(group.id, group.path.as_deref());
             let processes = labels.as_ref().map_or(0, |labels| labels.processes);
+            let shown = labels.as_ref().map_or(Shown::ALL, |labels| labels.shown);
             let key = self.key(labels);
             if key != Key::other() && !key.pod.uid.is_empty() {
-                let pod = self.pods.entry(key.pod.clone()).or_default();
-                pod.counts.add(&grown);
-                pod.processes += processes;
-                pod.seen_ns = now;
+                self.pods.entry(key.pod.clone()).or_default().meet(&grown, processes, shown, now);
             }
-            let entry = self.entries.entry(key.clone()).or_default();
-            entry.counts.add(&grown);
-            entry.processes += processes;
-            entry.seen_ns = now;
+            self.entries.entry(key.clone()).or_default().meet(&grown, processes, shown, now);
             keys.insert(group.id, key);
         }
         if let Some(entry) = self.entries.get_mut(&Key::other()) {
@@ -235,6 +295,7 @@ mod tests {
             container: "app".into(),
             unit: String::new(),
             processes: 2,
+            ..Labels::default()
         })
     }
 

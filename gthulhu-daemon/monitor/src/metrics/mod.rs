@@ -16,5 +16,5 @@ mod registry;
 mod text;
 
 pub use accept::{Format, negotiate};
-pub use ledger::{Labels, Ledger, Limits, Pod};
+pub use ledger::{Labels, Ledger, Limits, Pod, Shown};
 pub use registry::{Kind, METRICS, Metric, Scope, Unit};

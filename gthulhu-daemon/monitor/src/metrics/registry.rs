@@ -1,6 +1,6 @@
 //! What metrics there are: the one table.
 
-use super::ledger::{Entry, Key, Ledger, Pod};
+use super::ledger::{Entry, Key, Ledger, Pod, Shown};
 use super::text::Samples;
 use crate::values::Counts;
 
@@ -107,52 +107,54 @@ macro_rules! metric {
 pub const METRICS: &[Metric] = &[
     // The original's: see the module's documentation for what has changed in their meaning.
     metric!("gthulhu_pod_voluntary_ctx_switches_total", "Times that a thread of the pod left a CPU to wait for something.",
-        None, Counter, OfPod, |l, s| pods(l, s, Counts::voluntary)),
+        None, Counter, OfPod, |l, s| pods(l, s, |w| w.voluntary, Counts::voluntary)),
     metric!("gthulhu_pod_involuntary_ctx_switches_total", "Times that a thread of the pod left a CPU though it wanted to go on.",
-        None, Counter, OfPod, |l, s| pods(l, s, Counts::involuntary)),
+        None, Counter, OfPod, |l, s| pods(l, s, |w| w.involuntary, Counts::involuntary)),
     metric!("gthulhu_pod_cpu_time_nanoseconds_total", "Time that threads of the pod ran.",
-        Nanoseconds, Counter, OfPod, |l, s| pods(l, s, |c| c.run_ns)),
+        Nanoseconds, Counter, OfPod, |l, s| pods(l, s, |w| w.cpu_time, |c| c.run_ns)),
     metric!("gthulhu_pod_wait_time_nanoseconds_total", "Run delay: time that threads of the pod were runnable and did not run, without throttling by cpu.max.",
-        Nanoseconds, Counter, OfPod, |l, s| pods(l, s, Counts::run_delay_ns)),
+        Nanoseconds, Counter, OfPod, |l, s| pods(l, s, |w| w.wait_time, Counts::run_delay_ns)),
     metric!("gthulhu_pod_run_count_total", "Times that a thread of the pod was given a CPU.",
-        None, Counter, OfPod, |l, s| pods(l, s, Counts::runs)),
+        None, Counter, OfPod, |l, s| pods(l, s, |w| w.run_count, Counts::runs)),
     metric!("gthulhu_pod_cpu_migrations_total", "Times that a thread of the pod ran on another CPU than before.",
-        None, Counter, OfPod, |l, s| pods(l, s, |c| c.migrations.total())),
+        None, Counter, OfPod, |l, s| pods(l, s, |w| w.migrations, |c| c.migrations.total())),
     metric!("gthulhu_pod_smt_migrations_total", "Of the migrations, those between threads of a core.",
-        None, Counter, OfPod, |l, s| pods(l, s, |c| c.migrations.core)),
+        None, Counter, OfPod, |l, s| pods(l, s, |w| w.migrations, |c| c.migrations.core)),
     metric!("gthulhu_pod_l3_migrations_total", "Of the migrations, those between cores that share an L3 or L2 cache.",
-        None, Counter, OfPod, |l, s| pods(l, s, |c| c.migrations.l2 + c.migrations.l3)),
+        None, Counter, OfPod, |l, s| pods(l, s, |w| w.migrations, |c| c.migrations.l2 + c.migrations.l3)),
     metric!("gthulhu_pod_numa_migrations_total", "Of the migrations, those from one NUMA node to another.",
-        None, Counter, OfPod, |l, s| pods(l, s, |c| c.migrations.numa)),
+        None, Counter, OfPod, |l, s| pods(l, s, |w| w.migrations, |c| c.migrations.numa)),
     metric!("gthulhu_pod_process_count", "Processes in the pod.",
-        None, Gauge, OfPod, |l, s| each_pod(l, s, |e, s, labels| s.number(labels, e.processes))),
+        None, Gauge, OfPod, |l, s| each_pod(l, s, |_| true, |e, s, labels| s.number(labels, e.processes))),
     // Ours.
     metric!("gthulhu_group_cpu_seconds_total", "Time that threads ran.",
-        Seconds, Counter, Group, |l, s| seconds(l, s, |c| c.run_ns)),
+        Seconds, Counter, Group, |l, s| seconds(l, s, |w| w.cpu_time, |c| c.run_ns)),
     metric!("gthulhu_group_throttled_seconds_total", "Time that threads were kept from running by cpu.max, summed over threads.",
-        Seconds, Counter, Group, |l, s| seconds(l, s, |c| c.throttled_ns)),
+        Seconds, Counter, Group, |l, s| seconds(l, s, |w| w.wait_time, |c| c.throttled_ns)),
     metric!("gthulhu_group_run_delay_seconds", "Waits from runnable to running, after a wakeup or a preemption, without throttling.",
-        Seconds, Histogram, Group, |l, s| each_group(l, s, |e, s, labels| s.histogram(labels, &e.counts.run_delays()))),
+        Seconds, Histogram, Group, |l, s| each_group(l, s, |w| w.wait_time, |e, s, labels| s.histogram(labels, &e.counts.run_delays()))),
     metric!("gthulhu_group_wake_to_run_seconds", "Waits from a wakeup to running, without throttling.",
-        Seconds, Histogram, Group, |l, s| each_group(l, s, |e, s, labels| s.histogram(labels, &e.counts.wake_to_run()))),
+        Seconds, Histogram, Group, |l, s| each_group(l, s, |w| w.wait_time, |e, s, labels| s.histogram(labels, &e.counts.wake_to_run()))),
     metric!("gthulhu_group_on_cpu_seconds", "Runs from being given a CPU to leaving it.",
-        Seconds, Histogram, Group, |l, s| each_group(l, s, |e, s, labels| s.histogram(labels, &e.counts.bursts()))),
+        Seconds, Histogram, Group, |l, s| each_group(l, s, |w| w.cpu_time, |e, s, labels| s.histogram(labels, &e.counts.bursts()))),
     metric!("gthulhu_group_context_switches_total", "Times that a thread left a CPU: to wait for something, or though it wanted to go on.",
-        None, Counter, Group, Some(("kind", &["voluntary", "involuntary"])), |l, s| each_group(l, s, |e, s, labels| {
-            s.labelled(labels, &[("voluntary", e.counts.voluntary()), ("involuntary", e.counts.involuntary())]);
+        None, Counter, Group, Some(("kind", &["voluntary", "involuntary"])), |l, s| each_group(l, s, |w| w.voluntary | w.involuntary, |e, s, labels| {
+            let each = [(e.shown.voluntary, "voluntary", e.counts.voluntary()), (e.shown.involuntary, "involuntary", e.counts.involuntary())];
+            each.iter().filter(|(shown, ..)| *shown).for_each(|(_, kind, n)| s.labelled(labels, &[(kind, *n)]));
         })),
     metric!("gthulhu_group_migrations_total", "Times that a thread ran on another CPU than before, by the closest thing that the two share: nothing is numa.",
-        None, Counter, Group, Some(("distance", &["core", "l2", "l3", "node", "numa"])), |l, s| each_group(l, s, |e, s, labels| {
+        None, Counter, Group, Some(("distance", &["core", "l2", "l3", "node", "numa"])), |l, s| each_group(l, s, |w| w.migrations, |e, s, labels| {
             let m = e.counts.migrations;
             s.labelled(labels, &[("core", m.core), ("l2", m.l2), ("l3", m.l3), ("node", m.node), ("numa", m.numa)]);
         })),
     metric!("gthulhu_group_threads_created_total", "Threads that began.",
-        None, Counter, Group, |l, s| each_group(l, s, |e, s, labels| s.number(labels, e.counts.created))),
+        None, Counter, Group, |l, s| each_group(l, s, |w| w.run_count, |e, s, labels| s.number(labels, e.counts.created))),
     metric!("gthulhu_group_threads_exited_total", "Threads that ended.",
-        None, Counter, Group, |l, s| each_group(l, s, |e, s, labels| s.number(labels, e.counts.exited))),
+        None, Counter, Group, |l, s| each_group(l, s, |w| w.run_count, |e, s, labels| s.number(labels, e.counts.exited))),
     metric!("gthulhu_group_waited_behind_seconds_total", "Time that threads waited for a CPU on which those of another group ran meanwhile, estimated from a sample.",
         Seconds, Counter, Pair, |l, s| {
-            for ((waited, ran), (ns, _)) in &l.pairs {
+            let shown = |key| l.entries.get(key).is_none_or(|entry| entry.shown.wait_time);
+            for ((waited, ran), (ns, _)) in l.pairs.iter().filter(|((waited, _), _)| shown(waited)) {
                 let behind = ran.short();
                 let labels = [&waited.pod.namespace, &waited.pod.name, &waited.container, &waited.unit, l.node(), &behind];
                 s.seconds(&labels, *ns);
@@ -189,22 +191,38 @@ pub const METRICS: &[Metric] = &[
         }),
 ];
 
-fn pods(ledger: &Ledger, samples: &mut Samples<'_>, of: fn(&Counts) -> u64) {
-    each_pod(ledger, samples, |entry, samples, labels| samples.number(labels, of(&entry.counts)));
+/// Whether somebody wants to see it.
+type Wanted = fn(&Shown) -> bool;
+
+fn pods(ledger: &Ledger, samples: &mut Samples<'_>, wanted: Wanted, of: fn(&Counts) -> u64) {
+    each_pod(ledger, samples, wanted, |entry, samples, labels| samples.number(labels, of(&entry.counts)));
 }
 
-fn each_pod(ledger: &Ledger, samples: &mut Samples<'_>, write: impl Fn(&Entry, &mut Samples<'_>, &[&str])) {
-    for (Pod { namespace, name, uid }, entry) in &ledger.pods {
+fn each_pod(
+    ledger: &Ledger,
+    samples: &mut Samples<'_>,
+    wanted: Wanted,
+    write: impl Fn(&Entry, &mut Samples<'_>, &[&str]),
+) {
+    for (Pod { namespace, name, uid }, entry) in ledger.pods.iter().filter(|(_, entry)| wanted(&entry.shown))
+    {
         write(entry, samples, &[name, uid, namespace, ledger.node()]);
     }
 }
 
-fn seconds(ledger: &Ledger, samples: &mut Samples<'_>, of: fn(&Counts) -> u64) {
-    each_group(ledger, samples, |entry, samples, labels| samples.seconds(labels, of(&entry.counts)));
+fn seconds(ledger: &Ledger, samples: &mut Samples<'_>, wanted: Wanted, of: fn(&Counts) -> u64) {
+    each_group(ledger, samples, wanted, |entry, samples, labels| samples.seconds(labels, of(&entry.counts)));
 }
 
-fn each_group(ledger: &Ledger, samples: &mut Samples<'_>, write: impl Fn(&Entry, &mut Samples<'_>, &[&str])) {
-    for (Key { pod, container, unit }, entry) in &ledger.entries {
+fn each_group(
+    ledger: &Ledger,
+    samples: &mut Samples<'_>,
+    wanted: Wanted,
+    write: impl Fn(&Entry, &mut Samples<'_>, &[&str]),
+) {
+    for (Key { pod, container, unit }, entry) in
+        ledger.entries.iter().filter(|(_, entry)| wanted(&entry.shown))
+    {
         write(entry, samples, &[&pod.namespace, &pod.name, container, unit, ledger.node()]);
     }
 }

@@ -135,7 +135,7 @@ mod tests {
         let mut ledger = Ledger::new("n1", Limits::default());
         ledger.update(&snapshot, |_, _| {
             let pod = Pod { namespace: "web".into(), name: "a\"b\\c\n".into(), uid: "u".into() };
-            Some(Labels { pod: Some(pod), container: "app".into(), unit: String::new(), processes: 4 })
+            Some(Labels { pod: Some(pod), container: "app".into(), processes: 4, ..Labels::default() })
         });
         ledger
     }

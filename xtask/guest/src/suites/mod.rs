@@ -24,6 +24,7 @@ mod smoke;
 mod soak;
 mod stress;
 mod sysrq;
+mod top;
 
 use crate::check::{Checks, ensure};
 use crate::sched::{self, Daemon, OPS_PREFIX, Outcome, Scx, number};
@@ -84,6 +85,8 @@ pub enum Suite {
     Mode,
     /// The configuration changed over HTTP, crash loops, and metrics through all of it
     Runtime,
+    /// `top` and `events` beside a daemon that schedules
+    Top,
     /// Options of `run`, `plugins` and `doctor`
     Options,
     /// A daemon of somebody else's: the program of examples/out-of-tree in LAB_DAEMON
@@ -137,6 +140,7 @@ pub fn run(suite: Suite, secs: Option<u64>, checks: &mut Checks) {
         Suite::Soak => ("soak", soak::run(checks, secs(120))),
         Suite::Mode => ("mode", mode::run(checks, secs(5))),
         Suite::Runtime => ("runtime", runtime::run(checks, secs(5))),
+        Suite::Top => ("top", top::run(checks)),
         Suite::Options => ("options", options::run(checks)),
         Suite::Plugin => ("plugin", plugin::run(checks)),
     };
