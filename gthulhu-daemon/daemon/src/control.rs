@@ -24,6 +24,13 @@ pub(crate) enum Decider {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Order {
     Mode(Decider),
+    /// What is configured at run time.
+    Configuration,
+    /// A change of it, whose body follows.
+    Apply {
+        /// Attached anew if need be.
+        reattach: bool,
+    },
 }
 
 /// A line is no longer.
@@ -38,16 +45,20 @@ impl FromStr for Order {
         match line.split_ascii_whitespace().collect::<Vec<_>>()[..] {
             ["mode", "kernel"] => Ok(Self::Mode(Decider::Kernel)),
             ["mode", "agent"] => Ok(Self::Mode(Decider::Agent)),
+            ["runtime-config"] => Ok(Self::Configuration),
+            ["runtime-config", "apply"] => Ok(Self::Apply { reattach: false }),
+            ["runtime-config", "apply", "reattach"] => Ok(Self::Apply { reattach: true }),
             _ => Err(format!(
-                "'{}' is no order; there are 'mode kernel' and 'mode agent'",
+                "'{}' is no order; there are 'mode kernel', 'mode agent', 'runtime-config' and 'runtime-config apply \
+                 [reattach]'",
                 line.escape_default()
             )),
         }
     }
 }
 
-/// The order of a client, if it has one.
-pub(crate) fn read(stream: &mut UnixStream) -> Option<std::result::Result<Order, String>> {
+/// The order of a client, if it has one, and what came behind its line.
+pub(crate) fn read(stream: &mut UnixStream) -> Option<(std::result::Result<Order, String>, Vec<u8>)> {
     let _ = stream.set_read_timeout(Some(PATIENCE));
     let (mut bytes, mut some) = (Vec::new(), [0; LONGEST]);
     // Until the client has said all, or enough.
@@ -57,9 +68,11 @@ pub(crate) fn read(stream: &mut UnixStream) -> Option<std::result::Result<Order,
             _ => break,
         }
     }
+    let end = bytes.iter().position(|byte| *byte == b'\n').unwrap_or(bytes.len());
+    let rest = bytes.split_off((end + 1).min(bytes.len()));
     let text = String::from_utf8_lossy(&bytes);
-    let line = text.lines().next().unwrap_or_default().trim();
-    (!line.is_empty()).then(|| line.parse())
+    let line = text.trim();
+    (!line.is_empty()).then(|| (line.parse(), rest))
 }
 
 /// `gthulhu-daemon mode`: gives the order, and returns how the daemon stands then.
@@ -85,13 +98,17 @@ mod tests {
             let (mut ours, mut theirs) = UnixStream::pair().unwrap();
             theirs.write_all(text.as_bytes()).unwrap();
             theirs.shutdown(std::net::Shutdown::Write).unwrap();
-            read(&mut ours)
+            read(&mut ours).map(|(order, _)| order)
         };
         assert_eq!(said("mode kernel\n"), Some(Ok(Order::Mode(Decider::Kernel))));
         assert_eq!(said("  mode agent"), Some(Ok(Order::Mode(Decider::Agent))));
         assert_eq!(said(""), None);
         assert!(said("mode both\n").unwrap().unwrap_err().contains("'mode both' is no order"));
         assert!(said(&"x".repeat(10_000)).unwrap().is_err());
+        assert_eq!(said("runtime-config apply reattach\n{}"), Some(Ok(Order::Apply { reattach: true })));
+        let (mut ours, mut theirs) = UnixStream::pair().unwrap();
+        theirs.write_all(b"runtime-config apply\n{\"a\": 1}\n").unwrap();
+        assert_eq!(read(&mut ours), Some((Ok(Order::Apply { reattach: false }), b"{\"a\": 1}\n".to_vec())));
         // A client that neither speaks nor leaves does not hold the supervisor.
         let (mut ours, _theirs) = UnixStream::pair().unwrap();
         assert_eq!(read(&mut ours), None);

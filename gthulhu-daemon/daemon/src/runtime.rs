@@ -2,33 +2,15 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
-use gthulhu_config::{Change, Changed, Configuration, Effect, Patch, Problems, Secret};
+use gthulhu_config::{Change, Changed, Configuration, Effect, Patch, Problems};
 use serde_json::{Value, json};
 
+use crate::access::Access;
+use crate::clerk::Clerk;
 use crate::desk::{Ask, Caller};
 use crate::log::Log;
 use crate::watcher::{self, Watcher};
-use crate::{Error, ExitCode, Result, configure, http};
-
-/// Who may control over HTTP.
-#[derive(Clone, Debug)]
-pub(crate) struct Secrets {
-    pub(crate) token: Option<Secret>,
-}
-
-impl Secrets {
-    /// Reads what the configuration names.
-    pub(crate) fn of(configuration: &Configuration) -> Result<Self> {
-        // Not to be believed to be there: what is asked for and not offered must not start without.
-        if configuration.config().daemon.tls_cert_file.is_some() {
-            let what = "daemon.tls_cert_file: control over TLS cannot be served yet; take daemon.control_addr \
-                        127.0.0.1:18080 and let a proxy speak TLS, or none (control_addr: \"\")";
-            return Err(Error::new(ExitCode::Usage, what));
-        }
-        let secrets = configuration.secrets().map_err(|problems| configure::refused(&problems))?;
-        Ok(Self { token: secrets.control_token })
-    }
-}
+use crate::{Result, configure, http};
 
 /// What HTTP works on.
 #[derive(Debug)]
@@ -39,7 +21,7 @@ pub(crate) struct Shared {
     told: RwLock<Told>,
     pub(crate) caller: Caller,
     pub(crate) watcher: Watcher,
-    pub(crate) secrets: Secrets,
+    pub(crate) access: Access,
 }
 
 /// What is told about the runtime configuration.
@@ -55,15 +37,17 @@ pub(crate) struct Told {
 /// An answer over HTTP: its code and an object.
 pub(crate) type Reply = (u16, Value);
 
-/// Starts monitor and HTTP, each in a thread of its own. Neither can stop what is scheduled: what they cannot do they
+/// Starts the monitor, HTTP and whoever serves the control socket, each in a thread of its own. Neither can stop what is scheduled: what they cannot do they
 /// say, and try again.
-pub(crate) fn start(configuration: Configuration, secrets: Secrets, caller: Caller, log: Log) -> Result<()> {
+pub(crate) fn start(configuration: Configuration, access: Access, caller: Caller, log: Log) -> Result<Clerk> {
     let config = configuration.config().clone();
     let watcher = watcher::start(&config, log.clone())?;
     let told = RwLock::new(Told::of(&configuration, None));
     let configuration = Mutex::new(configuration);
-    let shared = Arc::new(Shared { configuration, told, caller, watcher, secrets });
-    http::start(shared, &config, log)
+    let shared = Arc::new(Shared { configuration, told, caller, watcher, access });
+    let clerk = Clerk::start(Arc::clone(&shared))?;
+    http::start(shared, &config, log)?;
+    Ok(clerk)
 }
 
 impl Told {

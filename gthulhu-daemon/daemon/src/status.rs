@@ -1,5 +1,6 @@
 //! What the daemon tells about itself: one JSON object, over a Unix socket or to a file.
 
+use std::cell::Cell;
 use std::io::{Read, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
@@ -10,9 +11,12 @@ use std::time::{Duration, Instant};
 use qumun::kernel::{ExitRecord, Probe, stats, wire};
 use serde_json::{Value, json};
 
+use crate::clerk::Clerk;
 use crate::control::{self, Order};
 use crate::limits::Limits;
+use crate::log::Log;
 use crate::process::Stat;
+use crate::standby::{self, Ejections, Others};
 use crate::{Error, ExitCode, Result};
 
 /// Where the daemon listens unless told otherwise.
@@ -28,6 +32,8 @@ pub(crate) struct Facts {
     /// How often an agent ended, by [`END_REASONS`].
     ends: [u64; END_REASONS.len()],
     pub(crate) exit: Option<ExitRecord>,
+    /// The last core's status after it was detached.
+    pub(crate) last: Option<Value>,
     /// Why nothing of ours schedules, if so.
     pub(crate) off: Option<Off>,
     /// How often a core was attached, how often of that anew for a change, and how long the last such gap was.
@@ -37,12 +43,17 @@ pub(crate) struct Facts {
     /// How often an agent was replaced for a change.
     pub(crate) replaced: u64,
     pub(crate) crash_loops: u64,
+    /// What the kernel has ejected, and programs of others that ended.
+    pub(crate) ejections: Ejections,
+    pub(crate) others: Others,
+    /// Callers of the control socket that were refused: strangers, and what was no order.
+    pub(crate) refused: (u64, u64),
 }
 
 /// Why nothing of ours schedules.
 #[derive(Debug, Clone)]
 pub(crate) struct Off {
-    /// `mode`, `crash loop`, `re-attach` or `failed`.
+    /// `mode`, `crash loop`, `re-attach`, `failed`, `ejected`, `removed` or `ended`.
     pub(crate) why: &'static str,
     pub(crate) message: String,
 }
@@ -60,12 +71,16 @@ impl Facts {
             restarts: 0,
             ends: [0; END_REASONS.len()],
             exit: None,
+            last: None,
             off: None,
             attached: 0,
             reattaches: 0,
             gap: None,
             replaced: 0,
             crash_loops: 0,
+            ejections: Ejections::default(),
+            others: Others::default(),
+            refused: (0, 0),
         }
     }
 
@@ -189,42 +204,17 @@ pub(crate) fn object(facts: &Facts, now: &Snapshot) -> Value {
         },
         "legs": legs,
         "attaches": attaches(facts),
+        "ejections": facts.ejections.json(),
+        "control": control(facts),
         "exit": exit(facts),
     })
 }
 
-/// The same while nothing of ours schedules.
-pub(crate) fn idle(facts: &Facts) -> Value {
-    let probe = Probe::here();
-    json!({
-        "plugin": facts.plugin,
-        "mode": "none",
-        "reason": facts.off.as_ref().map(|off| off.why),
-        "message": facts.off.as_ref().map(|off| off.message.as_str()),
-        "ops": probe.ops,
-        "state": probe.state,
-        "enable_seq": probe.enable_seq,
-        "kernel": probe.release,
-        "version": env!("CARGO_PKG_VERSION"),
-        "uptime_ms": facts.started.elapsed().as_millis() as u64,
-        "supervisor_pid": std::process::id(),
-        "agent": {
-            "pid": null,
-            "state": null,
-            "restarts": facts.restarts,
-            "restarts_by_reason": ends(facts),
-            "replaced": facts.replaced,
-        },
-        "attaches": attaches(facts),
-        "exit": exit(facts),
-    })
-}
-
-fn ends(facts: &Facts) -> serde_json::Map<String, Value> {
+pub(crate) fn ends(facts: &Facts) -> serde_json::Map<String, Value> {
     END_REASONS.iter().zip(facts.ends).map(|(reason, n)| ((*reason).to_owned(), json!(n))).collect()
 }
 
-fn attaches(facts: &Facts) -> Value {
+pub(crate) fn attaches(facts: &Facts) -> Value {
     json!({
         "attached": facts.attached,
         "reattached": facts.reattaches,
@@ -233,7 +223,11 @@ fn attaches(facts: &Facts) -> Value {
     })
 }
 
-fn exit(facts: &Facts) -> Value {
+pub(crate) fn control(facts: &Facts) -> Value {
+    json!({ "strangers": facts.refused.0, "garbage": facts.refused.1 })
+}
+
+pub(crate) fn exit(facts: &Facts) -> Value {
     facts.exit.as_ref().map_or(Value::Null, |e| {
         json!({ "kind": e.kind, "code": e.code, "reason": e.reason, "message": e.message, "dump": e.dump })
     })
@@ -244,11 +238,19 @@ fn exit(facts: &Facts) -> Value {
 pub(crate) struct Listener {
     pub(crate) listener: UnixListener,
     path: PathBuf,
+    log: Log,
+    strangers: Refusals,
+    garbage: Refusals,
 }
+
+/// Callers that are answered before the supervisor looks after the scheduler again: each may be silent for a while.
+const AT_ONCE: usize = 8;
+/// How often refusals are said.
+const SAY_EVERY: Duration = Duration::from_secs(10);
 
 impl Listener {
     /// Listens for root only.
-    pub(crate) fn bind(path: &Path) -> Result<Self> {
+    pub(crate) fn bind(path: &Path, log: Log) -> Result<Self> {
         let fail = |what: &str, e: &std::io::Error| Error::system(format!("{what} {}", path.display()), e);
         if let Some(dir) = path.parent().filter(|d| !d.as_os_str().is_empty()) {
             std::fs::create_dir_all(dir).map_err(|e| fail("cannot make the folder of", &e))?;
@@ -269,20 +271,63 @@ impl Listener {
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))
             .map_err(|e| fail("cannot protect", &e))?;
         listener.set_nonblocking(true).map_err(|e| fail("cannot listen on", &e))?;
-        Ok(Self { listener, path: path.to_owned() })
+        let (strangers, garbage) = Default::default();
+        Ok(Self { listener, path: path.to_owned(), log, strangers, garbage })
     }
 
-    /// Answers everyone who waits, and nobody who may not ask.
-    pub(crate) fn answer(&self, mut answer: impl FnMut(Option<Order>) -> std::result::Result<Value, String>) {
-        while let Ok((mut stream, _)) = self.listener.accept() {
-            if !may_ask(&stream) {
-                continue;
-            }
+    /// Answers those who wait, a few at a time, and nobody who may not ask. What takes time is the clerk's.
+    pub(crate) fn answer(
+        &self,
+        clerk: &Clerk,
+        mut answer: impl FnMut(Option<Order>) -> std::result::Result<Value, String>,
+    ) {
+        for _ in 0..AT_ONCE {
+            let Ok((mut stream, _)) = self.listener.accept() else { return };
             // A client that does not read must not hold the supervisor.
             let _ = stream.set_write_timeout(Some(Duration::from_millis(200)));
-            let said = control::read(&mut stream).transpose().and_then(&mut answer);
+            if let Err(uid) = may_ask(&stream) {
+                let why = format!("only root and whoever runs the daemon may ask, not user {uid}");
+                self.strangers
+                    .note(&self.log, &format!("user {uid} asked on the control socket and was refused"));
+                let _ = stream.write_all(json!({ "error": why }).to_string().as_bytes());
+                continue;
+            }
+            let said = match control::read(&mut stream) {
+                Some((Ok(order @ (Order::Apply { .. } | Order::Configuration)), begun)) => {
+                    clerk.take(stream, order, begun);
+                    continue;
+                }
+                Some((Err(why), _)) => {
+                    self.garbage.note(&self.log, &format!("on the control socket: {why}"));
+                    Err(why)
+                }
+                Some((Ok(order), _)) => answer(Some(order)),
+                None => answer(None),
+            };
             let said = said.unwrap_or_else(|why| json!({ "error": why }));
             let _ = stream.write_all(said.to_string().as_bytes());
+        }
+    }
+
+    /// For `status`: who asked and may not, and what was no order.
+    pub(crate) fn refused(&self) -> (u64, u64) {
+        (self.strangers.count.get(), self.garbage.count.get())
+    }
+}
+
+/// What is counted each time, and said at times.
+#[derive(Debug, Default)]
+struct Refusals {
+    count: Cell<u64>,
+    said: Cell<Option<Instant>>,
+}
+
+impl Refusals {
+    fn note(&self, log: &Log, what: &str) {
+        self.count.set(self.count.get() + 1);
+        if self.said.get().is_none_or(|at| at.elapsed() >= SAY_EVERY) {
+            self.said.set(Some(Instant::now()));
+            log.warn(format_args!("{what} ({} so far)", self.count.get()));
         }
     }
 }
@@ -293,8 +338,8 @@ impl Drop for Listener {
     }
 }
 
-/// Root, or whoever runs the daemon.
-fn may_ask(stream: &UnixStream) -> bool {
+/// Root, or whoever runs the daemon; else who it is.
+fn may_ask(stream: &UnixStream) -> std::result::Result<(), u32> {
     let mut peer = libc::ucred { pid: 0, uid: u32::MAX, gid: 0 };
     let mut len = size_of::<libc::ucred>() as libc::socklen_t;
     // SAFETY: valid pointers to a ucred and its length.
@@ -308,12 +353,16 @@ fn may_ask(stream: &UnixStream) -> bool {
         )
     };
     // SAFETY: no arguments, cannot fail.
-    got == 0 && (peer.uid == 0 || peer.uid == unsafe { libc::geteuid() })
+    let ours = got == 0 && (peer.uid == 0 || peer.uid == unsafe { libc::geteuid() });
+    if ours { Ok(()) } else { Err(peer.uid) }
 }
 
 /// `gthulhu-daemon status`.
 pub(crate) fn ask(socket: &Path, as_json: bool) -> Result<()> {
     let object = fetch(socket)?;
+    if let Some(why) = object["error"].as_str() {
+        return Err(Error::new(ExitCode::NoPermission, why.to_owned()));
+    }
     let mut out = std::io::stdout().lock();
     let shown = if as_json { format!("{object}\n") } else { describe(&object) };
     // A closed pipe (| head) is no error.
@@ -341,7 +390,8 @@ pub(crate) fn fetch_after(
         };
         Error::new(code, what)
     })?;
-    let _ = stream.set_read_timeout(Some(Duration::from_secs(5)));
+    // A change that re-attaches takes a while.
+    let _ = stream.set_read_timeout(Some(Duration::from_secs(30)));
     let said = order(&mut stream).and_then(|()| stream.shutdown(std::net::Shutdown::Write));
     said.map_err(|e| Error::system("cannot speak to the daemon", &e))?;
     let mut text = String::new();
@@ -353,15 +403,8 @@ pub(crate) fn fetch_after(
 /// The same for a person.
 pub(crate) fn describe(o: &Value) -> String {
     let text = |v: &Value| v.as_str().unwrap_or("-").to_owned();
-    if o["mode"] == "none" {
-        return format!(
-            "no scheduler of ours on Linux {}: {}\nsupervisor {}, agent restarts {}{}\n",
-            text(&o["kernel"]),
-            text(&o["message"]),
-            o["supervisor_pid"],
-            o["agent"]["restarts"],
-            reasons(&o["agent"]["restarts_by_reason"]),
-        );
+    if o["mode"] == "none" || o["mode"] == "scx" {
+        return standby::describe(o);
     }
     let number = |v: &Value| v.as_u64().unwrap_or(0);
     let c = &o["counters"];
@@ -429,6 +472,7 @@ pub(crate) fn describe(o: &Value) -> String {
             number(&leg["count"]),
         ));
     }
+    lines.extend(standby::ejected(o));
     if let Some(reason) = o["exit"]["reason"].as_str() {
         lines.push(format!("ended: {reason} {}", text(&o["exit"]["message"])));
     }
@@ -459,7 +503,7 @@ fn limits(o: &Value) -> Option<String> {
 }
 
 /// `: killed 2, stuck 1`, without those that did not happen.
-fn reasons(counts: &Value) -> String {
+pub(crate) fn reasons(counts: &Value) -> String {
     let some = counts.as_object().into_iter().flatten().filter(|(_, n)| n.as_u64() != Some(0));
     let list: Vec<String> = some.map(|(reason, n)| format!("{reason} {n}")).collect();
     if list.is_empty() { String::new() } else { format!(": {}", list.join(", ")) }
