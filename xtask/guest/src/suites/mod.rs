@@ -1,6 +1,9 @@
 //! What is promised, checked against a real kernel.
 
 mod cgroups;
+mod control;
+mod drills;
+mod eject;
 mod fair;
 mod faulty;
 mod freeze;
@@ -23,6 +26,7 @@ mod scene;
 mod smoke;
 mod soak;
 mod stress;
+mod switch;
 mod sysrq;
 
 use crate::check::{Checks, ensure};
@@ -84,6 +88,12 @@ pub enum Suite {
     Mode,
     /// The configuration changed over HTTP, crash loops, and metrics through all of it
     Runtime,
+    /// What may happen to a daemon, in one boot: kills, garbage, strangers, slow clients, a full disk
+    Drills,
+    /// The kernel ejects the scheduler
+    Eject,
+    /// From the kernel's scheduler to ours to another program's, and back
+    Switch,
     /// Options of `run`, `plugins` and `doctor`
     Options,
     /// A daemon of somebody else's: the program of examples/out-of-tree in LAB_DAEMON
@@ -137,6 +147,9 @@ pub fn run(suite: Suite, secs: Option<u64>, checks: &mut Checks) {
         Suite::Soak => ("soak", soak::run(checks, secs(120))),
         Suite::Mode => ("mode", mode::run(checks, secs(5))),
         Suite::Runtime => ("runtime", runtime::run(checks, secs(5))),
+        Suite::Drills => ("drills", drills::run(checks)),
+        Suite::Eject => ("eject", eject::run(checks)),
+        Suite::Switch => ("switch", switch::run(checks)),
         Suite::Options => ("options", options::run(checks)),
         Suite::Plugin => ("plugin", plugin::run(checks)),
     };
