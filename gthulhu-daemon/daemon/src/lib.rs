@@ -55,6 +55,7 @@ mod handover;
 mod http;
 mod keeper;
 mod limits;
+mod listener;
 mod log;
 mod metrics;
 mod notify;

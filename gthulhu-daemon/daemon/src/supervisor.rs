@@ -4,38 +4,34 @@
 //! alone. Neither the kernel's ejection of the first nor the end of the second ends the daemon: it is reported, and tried
 //! again a few times ([`Comeback`]); then the kernel's own scheduler stays in charge.
 
+mod recovery;
+
 use std::os::fd::{AsRawFd, RawFd};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use gthulhu_config::{Config, Configuration, Mode};
-use qumun::kernel::{ExitRecord, LoadedCore, Probe};
+use qumun::kernel::{LoadedCore, Probe};
 use serde_json::{Value, json};
 
 use crate::access::Access;
 use crate::clerk::Clerk;
-use crate::comeback::{self, Comeback};
+use crate::comeback::Comeback;
 use crate::control::{Decider, Order};
 use crate::desk::{self, Answer, Ask, Desk};
-use crate::keeper::{GOOD_LIFE, SHORT_LIVES};
 use crate::limits::{Limits, Scan};
+use crate::listener::Listener;
 use crate::log::Log;
 use crate::notify::Notify;
 use crate::registry::Registry;
 use crate::scheduled::{Found, Prepared, Scheduled};
 use crate::settings::Settings;
 use crate::signals::{Signals, wait};
-use crate::standby::Ejection;
-use crate::status::{Facts, Listener, Off, Snapshot};
+use crate::status::{Facts, Off, Snapshot};
 use crate::upstream::{self, Upstream};
 use crate::{Error, ExitCode, Result, configure, runtime, standby, status};
 
 /// How often the supervisor looks whether the kernel has removed the scheduler.
 const LOOK: Duration = Duration::from_millis(100);
-/// `SCX_ECODE_ACT_RESTART`: the kernel wants the same scheduler again, as after a CPU has come or gone.
-const RESTART: i64 = 1 << 48;
-/// What a person is told who wants it back.
-const AGAIN: &str = "a runtime configuration, or 'mode agent', starts it again";
-
 /// Runs until a signal. Returns the exit code of the process.
 pub(crate) fn run(
     registry: &Registry,
@@ -68,7 +64,7 @@ pub(crate) fn run(
 /// Who schedules, besides the kernel.
 enum Work {
     Nobody,
-    Ours(Scheduled),
+    Ours(Box<Scheduled>),
     Upstream(Upstream),
 }
 
@@ -155,13 +151,13 @@ impl<'a> Supervisor<'a> {
 
     fn start(&mut self, next: Next) -> Result<()> {
         self.work = match (next, self.settings.scx.clone()) {
-            (Next::Ours(prepared), _) => Work::Ours(Scheduled::begin(
+            (Next::Ours(prepared), _) => Work::Ours(Box::new(Scheduled::begin(
                 *prepared,
                 &self.settings,
                 self.kernel_mode,
                 &mut self.facts,
                 &self.log,
-            )?),
+            )?)),
             (Next::Upstream, Some((choice, args))) => {
                 Probe::here().check_free().map_err(qumun::Error::from)?;
                 let upstream = Upstream::begin(choice, args, &self.log)?;
@@ -255,101 +251,13 @@ impl<'a> Supervisor<'a> {
         true
     }
 
-    /// The kernel has removed our core. When somebody wanted that, it stays away; else it is tried again.
-    fn removed(&mut self, record: ExitRecord) {
-        let Work::Ours(scheduled) = &self.work else { return };
-        let (ops, life) = scheduled.ops();
-        let (ops, what) = (ops.to_owned(), format!("{} ({})", record.reason, record.message));
-        let restart = record.code & RESTART != 0;
-        if !record.is_error() && !restart {
-            let message = format!("the kernel removed {ops}: {what}; somebody wanted it");
-            self.log.warn(format_args!("{message}; {AGAIN}"));
-            self.detach(Off { why: "removed", message });
-            self.facts.exit = Some(record);
-            return;
-        }
-        self.log.warn(format_args!("the kernel ejected {ops} after {} s: {what}", life.as_secs()));
-        if !record.dump.is_empty() {
-            self.log.plain(format_args!(
-                "----- the kernel's dump -----\n{}\n----- end of dump -----",
-                record.dump
-            ));
-        }
-        self.detach(Off { why: "ejected", message: format!("the kernel ejected {ops}: {what}") });
-        self.facts.exit = Some(record.clone());
-        self.facts.ejections.count += 1;
-        self.facts.ejections.last = Some(Ejection { ops, at: SystemTime::now(), life, record });
-        self.try_again(life, "it was ejected");
-    }
-
-    /// A program of mode scx has ended.
-    fn ended(&mut self, how: &str) {
-        let Work::Upstream(upstream) = &self.work else { return };
-        let (name, life, words) = (upstream.name(), upstream.life(), upstream.words());
-        self.facts.others.last_end = Some((how.to_owned(), words));
-        self.log.warn(format_args!("{name} {how} (after {} s)", life.as_secs()));
-        self.detach(Off { why: "ended", message: format!("{name} {how}") });
-        self.try_again(life, "it ended");
-    }
-
-    /// Plans another start, or leaves it at that.
-    fn try_again(&mut self, life: Duration, what: &str) {
-        match self.comeback.plan(life) {
-            Some(wait) => {
-                self.facts.ejections.again = self.comeback.due();
-                self.log.info(format_args!(
-                    "the kernel's own scheduler is in charge; another start in {} ms",
-                    wait.as_millis()
-                ));
-            }
-            None => {
-                let before = self.facts.off.take().map(|off| off.message).unwrap_or_default();
-                let message = format!(
-                    "{what} {} times in a row, the last time: {before}; the kernel's own scheduler is back",
-                    comeback::SHORT_LIVES
-                );
-                self.log.warn(format_args!("{message}; {AGAIN}"));
-                self.facts.off = Some(Off { why: "crash loop", message });
-                self.facts.ejections.again = None;
-                self.facts.crash_loops += 1;
-            }
-        }
-    }
-
-    fn come_back(&mut self) {
-        self.facts.ejections.again = None;
-        let (exit, others) = (self.facts.exit.clone(), self.settings.mode == Mode::Scx);
-        match self.begin() {
-            Ok(()) if others => self.facts.others.restarts += 1,
-            Ok(()) => {}
-            Err(error) => {
-                self.log.warn(format_args!("it cannot be started again: {error}"));
-                self.facts.exit = exit;
-                let message = format!("it cannot be started again: {error}");
-                self.facts.off = Some(Off { why: "failed", message });
-                self.try_again(Duration::ZERO, "it could not be started");
-            }
-        }
-    }
-
-    /// Agents do not live: the kernel's own scheduler is in charge, and the daemon goes on.
-    fn give_up(&mut self, how: &str) {
-        let message = format!(
-            "the agent ended {SHORT_LIVES} times in a row within {} s (last: {how}); the kernel's own scheduler is back",
-            GOOD_LIFE.as_secs()
-        );
-        self.detach(Off { why: "crash loop", message: message.clone() });
-        self.facts.crash_loops += 1;
-        self.log.warn(format_args!("{message}; {AGAIN}"));
-    }
-
     /// Ends whoever schedules.
     fn detach(&mut self, off: Off) {
         self.facts.off = Some(off);
         match std::mem::replace(&mut self.work, Work::Nobody) {
             Work::Nobody => {}
             Work::Ours(scheduled) => {
-                let (record, core) = scheduled.end(&mut self.facts);
+                let (record, core) = (*scheduled).end(&mut self.facts);
                 self.facts.exit = record;
                 let last = status::object(&self.facts, &snapshot(&core, &Scan::default()));
                 self.log.plain(status::describe(&last).trim_end());
@@ -508,7 +416,7 @@ impl<'a> Supervisor<'a> {
     fn finish(mut self, end: Result<()>) -> Result<u8> {
         let last = match std::mem::replace(&mut self.work, Work::Nobody) {
             Work::Ours(scheduled) => {
-                let (record, core) = scheduled.end(&mut self.facts);
+                let (record, core) = (*scheduled).end(&mut self.facts);
                 self.facts.exit = record;
                 status::object(&self.facts, &snapshot(&core, &Scan::default()))
             }

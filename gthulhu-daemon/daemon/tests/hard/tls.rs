@@ -138,7 +138,6 @@ fn with_an_authority_for_clients_its_certificates_and_no_others_control() {
     assert!(plain.code == 400 && plain.body.contains("ask https://"), "{plain:?}");
     // The metrics have an address of their own.
     assert_eq!(world.daemon.metrics.get("/metrics", "").code, 200);
-    assert!(!world.daemon.folder.0.join("state/control-token").exists(), "nobody needs a token");
 }
 
 #[test]
