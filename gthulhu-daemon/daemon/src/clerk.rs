@@ -5,17 +5,21 @@
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::control::Order;
+use crate::control::{self, Order, Said};
+use crate::desk::Ask;
+use crate::listener::Refusals;
 use crate::runtime::{Reply, Shared, failed};
 use crate::{Error, Result};
 
 /// As over HTTP.
 pub(crate) const BODY_MAX: usize = 64 * 1024;
+/// For a line that the supervisor did not wait for; then it is a question about the status.
+const LINE_TIME: Duration = Duration::from_secs(1);
 /// For the whole body.
 const BODY_TIME: Duration = Duration::from_secs(5);
 /// Callers that wait, at most.
@@ -23,8 +27,7 @@ const WAITING: usize = 8;
 
 struct Call {
     stream: UnixStream,
-    order: Order,
-    begun: Vec<u8>,
+    said: Said,
 }
 
 /// Takes calls.
@@ -32,34 +35,47 @@ struct Call {
 pub(crate) struct Clerk(SyncSender<Call>);
 
 impl Clerk {
-    /// Starts the thread.
-    pub(crate) fn start(shared: Arc<Shared>) -> Result<Self> {
+    /// Starts the thread. What is no order is counted.
+    pub(crate) fn start(shared: Arc<Shared>, garbage: Arc<Refusals>) -> Result<Self> {
         let (sender, calls) = sync_channel(WAITING);
         std::thread::Builder::new()
             .name("control".into())
-            .spawn(move || work(&calls, &shared))
+            .spawn(move || work(&calls, &shared, &garbage))
             .map_err(|e| Error::system("cannot start the thread of the control socket", &e))?;
         Ok(Self(sender))
     }
 
-    /// Takes over a caller, with what was read behind its first line.
-    pub(crate) fn take(&self, stream: UnixStream, order: Order, begun: Vec<u8>) {
-        if let Err(error) = self.0.try_send(Call { stream, order, begun }) {
-            use std::sync::mpsc::TrySendError::{Disconnected, Full};
-            let (Full(call) | Disconnected(call)) = error;
+    /// Takes over a caller, with what was read of it.
+    pub(crate) fn take(&self, stream: UnixStream, said: Said) {
+        if let Err(error) = self.0.try_send(Call { stream, said }) {
+            let (TrySendError::Full(call) | TrySendError::Disconnected(call)) = error;
             answer(call.stream, (503, failed("others are being served; try again")));
         }
     }
 }
 
-fn work(calls: &Receiver<Call>, shared: &Shared) {
-    for Call { mut stream, order, begun } in calls {
-        let reply = match order {
-            Order::Apply { reattach } => match body(&mut stream, begun) {
+fn work(calls: &Receiver<Call>, shared: &Shared, garbage: &Refusals) {
+    for Call { mut stream, said } in calls {
+        let said = match said {
+            Said::NotYet(begun) => control::read(&mut stream, begun, LINE_TIME),
+            said => said,
+        };
+        let asked = |ask| match shared.caller.ask_and_wait(ask) {
+            Ok(object) => (200, object),
+            Err(why) => (500, failed(&why)),
+        };
+        let reply = match said {
+            Said::Line(Ok(Order::Apply { reattach }), begun) => match body(&mut stream, begun) {
                 Ok(body) => shared.apply(&body, reattach),
                 Err(why) => (400, failed(&why)),
             },
-            _ => (200, shared.told().values),
+            Said::Line(Ok(Order::Configuration), _) => (200, shared.told().values),
+            Said::Line(Ok(Order::Mode(decider)), _) => asked(Ask::Mode(decider)),
+            Said::Line(Err(why), _) => {
+                garbage.note(&format!("on the control socket: {why}"));
+                (400, failed(&why))
+            }
+            Said::Nothing | Said::NotYet(_) => asked(Ask::Status),
         };
         answer(stream, reply);
     }

@@ -1,10 +1,10 @@
 //! What may be asked of a running daemon beside its status: one line, before the answer.
 
-use std::io::{Read as _, Write as _};
+use std::io::{ErrorKind, Read as _, Write as _};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::str::FromStr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use clap::ValueEnum;
 use serde_json::Value;
@@ -35,8 +35,8 @@ pub(crate) enum Order {
 
 /// A line is no longer.
 const LONGEST: usize = 256;
-/// Whoever says nothing for so long has nothing to say.
-const PATIENCE: Duration = Duration::from_millis(50);
+/// How long the supervisor waits for a line.
+pub(crate) const PATIENCE: Duration = Duration::from_millis(20);
 
 impl FromStr for Order {
     type Err = String;
@@ -57,22 +57,39 @@ impl FromStr for Order {
     }
 }
 
-/// The order of a client, if it has one, and what came behind its line.
-pub(crate) fn read(stream: &mut UnixStream) -> Option<(std::result::Result<Order, String>, Vec<u8>)> {
-    let _ = stream.set_read_timeout(Some(PATIENCE));
-    let (mut bytes, mut some) = (Vec::new(), [0; LONGEST]);
+/// What a client has said so far.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Said {
+    /// An order, or no order, and what came behind its line.
+    Line(std::result::Result<Order, String>, Vec<u8>),
+    /// That it has nothing to say.
+    Nothing,
+    /// No whole line yet. Where CPUs are short a client may be late for no fault of its own.
+    NotYet(Vec<u8>),
+}
+
+/// Reads on behind what was read before, for the supervisor's patience or somebody's who has more of it.
+pub(crate) fn read(stream: &mut UnixStream, mut bytes: Vec<u8>, patience: Duration) -> Said {
+    let (begun, mut some, mut ended) = (Instant::now(), [0; LONGEST], false);
     // Until the client has said all, or enough.
-    while bytes.len() < LONGEST && !bytes.contains(&b'\n') {
+    while bytes.len() < LONGEST && !bytes.contains(&b'\n') && !ended {
+        let left = patience.saturating_sub(begun.elapsed());
+        if left.is_zero() {
+            return Said::NotYet(bytes);
+        }
+        let _ = stream.set_read_timeout(Some(left));
         match stream.read(&mut some) {
             Ok(n) if n > 0 => bytes.extend_from_slice(&some[..n]),
-            _ => break,
+            Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {}
+            _ => ended = true,
         }
     }
     let end = bytes.iter().position(|byte| *byte == b'\n').unwrap_or(bytes.len());
     let rest = bytes.split_off((end + 1).min(bytes.len()));
-    let text = String::from_utf8_lossy(&bytes);
-    let line = text.trim();
-    (!line.is_empty()).then(|| (line.parse(), rest))
+    match String::from_utf8_lossy(&bytes).trim() {
+        "" => Said::Nothing,
+        line => Said::Line(line.parse(), rest),
+    }
 }
 
 /// `gthulhu-daemon mode`: gives the order, and returns how the daemon stands then.
@@ -98,19 +115,27 @@ mod tests {
             let (mut ours, mut theirs) = UnixStream::pair().unwrap();
             theirs.write_all(text.as_bytes()).unwrap();
             theirs.shutdown(std::net::Shutdown::Write).unwrap();
-            read(&mut ours).map(|(order, _)| order)
+            read(&mut ours, Vec::new(), Duration::from_secs(5))
         };
-        assert_eq!(said("mode kernel\n"), Some(Ok(Order::Mode(Decider::Kernel))));
-        assert_eq!(said("  mode agent"), Some(Ok(Order::Mode(Decider::Agent))));
-        assert_eq!(said(""), None);
-        assert!(said("mode both\n").unwrap().unwrap_err().contains("'mode both' is no order"));
-        assert!(said(&"x".repeat(10_000)).unwrap().is_err());
-        assert_eq!(said("runtime-config apply reattach\n{}"), Some(Ok(Order::Apply { reattach: true })));
+        let order = |order| Said::Line(Ok(order), Vec::new());
+        assert_eq!(said("mode kernel\n"), order(Order::Mode(Decider::Kernel)));
+        assert_eq!(said("  mode agent"), order(Order::Mode(Decider::Agent)));
+        assert_eq!(said(""), Said::Nothing);
+        let no_order = |text: &str| match said(text) {
+            Said::Line(Err(why), _) => why,
+            other => panic!("{other:?}"),
+        };
+        assert!(no_order("mode both\n").contains("'mode both' is no order"));
+        no_order(&"x".repeat(10_000));
+        let apply = Said::Line(Ok(Order::Apply { reattach: true }), b"{}".to_vec());
+        assert_eq!(said("runtime-config apply reattach\n{}"), apply);
+        // A client that neither speaks nor leaves does not hold the supervisor, and what it has said is not lost.
         let (mut ours, mut theirs) = UnixStream::pair().unwrap();
-        theirs.write_all(b"runtime-config apply\n{\"a\": 1}\n").unwrap();
-        assert_eq!(read(&mut ours), Some((Ok(Order::Apply { reattach: false }), b"{\"a\": 1}\n".to_vec())));
-        // A client that neither speaks nor leaves does not hold the supervisor.
-        let (mut ours, _theirs) = UnixStream::pair().unwrap();
-        assert_eq!(read(&mut ours), None);
+        theirs.write_all(b"mode ker").unwrap();
+        let Said::NotYet(begun) = read(&mut ours, Vec::new(), Duration::from_millis(1)) else {
+            panic!("a line")
+        };
+        theirs.write_all(b"nel\n").unwrap();
+        assert_eq!(read(&mut ours, begun, Duration::from_secs(5)), order(Order::Mode(Decider::Kernel)));
     }
 }

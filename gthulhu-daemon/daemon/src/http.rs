@@ -37,9 +37,11 @@ const CONNECTIONS: usize = 32;
 /// Bytes of a request's head, the least that hyper takes, and of its body, the most that a patch may have.
 const HEAD_MAX: usize = 8192;
 const BODY_MAX: usize = crate::clerk::BODY_MAX;
-/// For the head of a request, and for all of it with the answer: a change that re-attaches takes a second or two.
+/// For the head of a request, for its body, and for all of it with the answer: a change that re-attaches takes a second or
+/// two, and many more where CPUs are emulated and busy.
 const HEAD_TIME: Duration = Duration::from_secs(5);
-const ALL_TIME: Duration = Duration::from_secs(20);
+const BODY_TIME: Duration = Duration::from_secs(10);
+const ALL_TIME: Duration = Duration::from_secs(60);
 /// For the supervisor, and for the monitor.
 const SUPERVISOR_TIME: Duration = Duration::from_secs(2);
 const MONITOR_TIME: Duration = Duration::from_secs(8);
@@ -277,7 +279,11 @@ async fn change(request: Request<Incoming>, shared: &Arc<Shared>) -> Reply {
             &failed("the body has to be JSON, and Content-Type: application/json has to say so"),
         );
     }
-    let body = match Limited::new(request.into_body(), BODY_MAX).collect().await {
+    let body = Limited::new(request.into_body(), BODY_MAX).collect();
+    let Ok(body) = tokio::time::timeout(BODY_TIME, body).await else {
+        return reply(408, &failed(&format!("the body did not come within {} s", BODY_TIME.as_secs())));
+    };
+    let body = match body {
         Ok(body) => body.to_bytes(),
         Err(error) if error.is::<LengthLimitError>() => {
             return reply(413, &failed(&format!("the body is longer than {BODY_MAX} bytes")));

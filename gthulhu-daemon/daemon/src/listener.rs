@@ -1,17 +1,17 @@
 //! The control socket: who may ask, and what is asked.
 
-use std::cell::Cell;
 use std::io::Write;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
 use crate::clerk::Clerk;
-use crate::control::{self, Order};
+use crate::control::{self, Order, PATIENCE, Said};
 use crate::log::Log;
 use crate::{Error, ExitCode, Result};
 
@@ -20,9 +20,8 @@ use crate::{Error, ExitCode, Result};
 pub(crate) struct Listener {
     pub(crate) listener: UnixListener,
     path: PathBuf,
-    log: Log,
     strangers: Refusals,
-    garbage: Refusals,
+    garbage: Arc<Refusals>,
 }
 
 /// Callers that are answered before the supervisor looks after the scheduler again: each may be silent for a while.
@@ -32,7 +31,7 @@ const SAY_EVERY: Duration = Duration::from_secs(10);
 
 impl Listener {
     /// Listens for root only.
-    pub(crate) fn bind(path: &Path, log: Log) -> Result<Self> {
+    pub(crate) fn bind(path: &Path, log: &Log) -> Result<Self> {
         let fail = |what: &str, e: &std::io::Error| Error::system(format!("{what} {}", path.display()), e);
         if let Some(dir) = path.parent().filter(|d| !d.as_os_str().is_empty()) {
             std::fs::create_dir_all(dir).map_err(|e| fail("cannot make the folder of", &e))?;
@@ -53,8 +52,8 @@ impl Listener {
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))
             .map_err(|e| fail("cannot protect", &e))?;
         listener.set_nonblocking(true).map_err(|e| fail("cannot listen on", &e))?;
-        let (strangers, garbage) = Default::default();
-        Ok(Self { listener, path: path.to_owned(), log, strangers, garbage })
+        let (strangers, garbage) = (Refusals::new(log), Arc::new(Refusals::new(log)));
+        Ok(Self { listener, path: path.to_owned(), strangers, garbage })
     }
 
     /// Answers those who wait, a few at a time, and nobody who may not ask. What takes time is the clerk's.
@@ -69,47 +68,58 @@ impl Listener {
             let _ = stream.set_write_timeout(Some(Duration::from_millis(200)));
             if let Err(uid) = may_ask(&stream) {
                 let why = format!("only root and whoever runs the daemon may ask, not user {uid}");
-                self.strangers
-                    .note(&self.log, &format!("user {uid} asked on the control socket and was refused"));
+                self.strangers.note(&format!("user {uid} asked on the control socket and was refused"));
                 let _ = stream.write_all(json!({ "error": why }).to_string().as_bytes());
                 continue;
             }
-            let said = match control::read(&mut stream) {
-                Some((Ok(order @ (Order::Apply { .. } | Order::Configuration)), begun)) => {
-                    clerk.take(stream, order, begun);
+            let said = match control::read(&mut stream, Vec::new(), PATIENCE) {
+                Said::Line(Ok(order @ Order::Mode(_)), _) => answer(Some(order)),
+                Said::Nothing => answer(None),
+                said => {
+                    clerk.take(stream, said);
                     continue;
                 }
-                Some((Err(why), _)) => {
-                    self.garbage.note(&self.log, &format!("on the control socket: {why}"));
-                    Err(why)
-                }
-                Some((Ok(order), _)) => answer(Some(order)),
-                None => answer(None),
             };
             let said = said.unwrap_or_else(|why| json!({ "error": why }));
             let _ = stream.write_all(said.to_string().as_bytes());
         }
     }
 
+    /// What is no order is counted there.
+    pub(crate) fn garbage(&self) -> Arc<Refusals> {
+        Arc::clone(&self.garbage)
+    }
+
     /// For `status`: who asked and may not, and what was no order.
     pub(crate) fn refused(&self) -> (u64, u64) {
-        (self.strangers.count.get(), self.garbage.count.get())
+        (self.strangers.count(), self.garbage.count())
     }
 }
 
 /// What is counted each time, and said at times.
-#[derive(Debug, Default)]
-struct Refusals {
-    count: Cell<u64>,
-    said: Cell<Option<Instant>>,
+#[derive(Debug)]
+pub(crate) struct Refusals {
+    log: Log,
+    /// How often, and when it was said last.
+    state: Mutex<(u64, Option<Instant>)>,
 }
 
 impl Refusals {
-    fn note(&self, log: &Log, what: &str) {
-        self.count.set(self.count.get() + 1);
-        if self.said.get().is_none_or(|at| at.elapsed() >= SAY_EVERY) {
-            self.said.set(Some(Instant::now()));
-            log.warn(format_args!("{what} ({} so far)", self.count.get()));
+    fn new(log: &Log) -> Self {
+        Self { log: log.clone(), state: Mutex::default() }
+    }
+
+    fn count(&self) -> u64 {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).0
+    }
+
+    /// Counts it.
+    pub(crate) fn note(&self, what: &str) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.0 += 1;
+        if state.1.is_none_or(|at| at.elapsed() >= SAY_EVERY) {
+            state.1 = Some(Instant::now());
+            self.log.warn(format_args!("{what} ({} so far)", state.0));
         }
     }
 }

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use crate::access::Access;
 use crate::clerk::Clerk;
 use crate::desk::{Ask, Caller};
+use crate::listener::Refusals;
 use crate::log::Log;
 use crate::watcher::{self, Watcher};
 use crate::{Result, configure, http};
@@ -39,13 +40,19 @@ pub(crate) type Reply = (u16, Value);
 
 /// Starts the monitor, HTTP and whoever serves the control socket, each in a thread of its own. Neither can stop what is scheduled: what they cannot do they
 /// say, and try again.
-pub(crate) fn start(configuration: Configuration, access: Access, caller: Caller, log: Log) -> Result<Clerk> {
+pub(crate) fn start(
+    configuration: Configuration,
+    access: Access,
+    caller: Caller,
+    garbage: Arc<Refusals>,
+    log: Log,
+) -> Result<Clerk> {
     let config = configuration.config().clone();
     let watcher = watcher::start(&config, log.clone())?;
     let told = RwLock::new(Told::of(&configuration, None));
     let configuration = Mutex::new(configuration);
     let shared = Arc::new(Shared { configuration, told, caller, watcher, access });
-    let clerk = Clerk::start(Arc::clone(&shared))?;
+    let clerk = Clerk::start(Arc::clone(&shared), garbage)?;
     http::start(shared, &config, log)?;
     Ok(clerk)
 }

@@ -51,9 +51,9 @@ pub(crate) fn run(
         supervisor.begin()?;
     }
     // After the load: the kernel's answer about another scheduler is the better one.
-    let listener = Listener::bind(&socket, log.clone())?;
+    let listener = Listener::bind(&socket, &log)?;
     let (desk, caller) = desk::open()?;
-    let clerk = runtime::start(configuration, access, caller, log)?;
+    let clerk = runtime::start(configuration, access, caller, listener.garbage(), log)?;
     let mut notify = Notify::from_env();
     notify.ready(&supervisor.line());
     let end = supervisor.supervise(&signals, &listener, &clerk, &desk, &mut notify);
@@ -135,7 +135,7 @@ impl<'a> Supervisor<'a> {
     /// Begins with what the settings say, when nobody schedules.
     fn begin(&mut self) -> Result<()> {
         let next = self.prepare()?;
-        self.start(next)
+        self.start(next, upstream::PATIENCE)
     }
 
     /// Does what can be done while somebody else still schedules.
@@ -149,7 +149,8 @@ impl<'a> Supervisor<'a> {
         }
     }
 
-    fn start(&mut self, next: Next) -> Result<()> {
+    /// Lets it begin. A program of others is waited for as long as somebody has the patience for.
+    fn start(&mut self, next: Next, patience: Duration) -> Result<()> {
         self.work = match (next, self.settings.scx.clone()) {
             (Next::Ours(prepared), _) => Work::Ours(Box::new(Scheduled::begin(
                 *prepared,
@@ -160,7 +161,7 @@ impl<'a> Supervisor<'a> {
             )?)),
             (Next::Upstream, Some((choice, args))) => {
                 Probe::here().check_free().map_err(qumun::Error::from)?;
-                let upstream = Upstream::begin(choice, args, &self.log)?;
+                let upstream = Upstream::begin(choice, args, patience, &self.log)?;
                 self.facts.plugin = upstream.name().to_owned();
                 self.log.info(match upstream.loaded() {
                     Some((ops, took)) => {
@@ -295,6 +296,7 @@ impl<'a> Supervisor<'a> {
     fn answer(&mut self, ask: Ask) -> Answer {
         match ask {
             Ask::Status => Ok(self.object()),
+            Ask::Mode(decider) => self.obey(Order::Mode(decider)).map(|()| self.object()),
             Ask::Check(config) => self.check(&self.settings.with(&config)),
             Ask::Adopt { config, reattach } => self.adopt(&config, reattach).map_err(|e| {
                 self.log.warn(format_args!("a change of the configuration was not made: {e}"));
@@ -364,14 +366,14 @@ impl<'a> Supervisor<'a> {
         let next = self.prepare()?;
         self.comeback.forget();
         if matches!(self.work, Work::Nobody) {
-            self.start(next)?;
+            self.start(next, upstream::PATIENCE)?;
             return Ok(json!({ "attached": true }));
         }
         let prepared = begun.elapsed();
         let off = Instant::now();
         self.detach(Off { why: "re-attach", message: "it is attached anew".into() });
         self.gap_since = Some(off);
-        self.start(next)?;
+        self.start(next, upstream::PATIENCE)?;
         self.facts.reattaches += 1;
         let mut done = json!({ "reattached": true, "loadMs": prepared.as_millis() as u64 });
         match &self.work {

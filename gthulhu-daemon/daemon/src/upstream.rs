@@ -21,7 +21,7 @@ use crate::{Error, ExitCode, Result};
 /// Until it schedules: the kernel's check of such a program takes a second or two, more where CPUs are emulated.
 const LOAD_TIME: Duration = Duration::from_secs(60);
 /// How long whoever has asked for it waits to hear whether it schedules.
-const PATIENCE: Duration = Duration::from_secs(10);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 /// One that was removed from the kernel ends by itself, or loads itself anew, within this time.
 const AWAY_TIME: Duration = Duration::from_secs(5);
 /// From SIGINT to SIGKILL, and from its end to that of its scheduler.
@@ -113,9 +113,9 @@ impl Upstream {
     }
 
     /// Starts the program, and waits for a while until it schedules. One that needs longer is looked at later.
-    pub(crate) fn begin(choice: ScxChoice, args: Vec<String>, log: &Log) -> Result<Self> {
+    pub(crate) fn begin(choice: ScxChoice, args: Vec<String>, patience: Duration, log: &Log) -> Result<Self> {
         let mut new = Self::start(choice, args, log)?;
-        while new.started.elapsed() < PATIENCE {
+        while new.started.elapsed() < patience {
             match new.look() {
                 Found::Fine => wait(&[new.fd()], LOOK)?,
                 Found::Schedules => break,

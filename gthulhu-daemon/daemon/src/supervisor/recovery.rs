@@ -81,7 +81,8 @@ impl Supervisor<'_> {
     pub(super) fn come_back(&mut self) {
         self.facts.ejections.again = None;
         let (exit, others) = (self.facts.exit.clone(), self.settings.mode == Mode::Scx);
-        match self.begin() {
+        // Nobody asked for it, so nobody waits.
+        match self.prepare().and_then(|next| self.start(next, Duration::ZERO)) {
             Ok(()) if others => self.facts.others.restarts += 1,
             Ok(()) => {}
             Err(error) => {

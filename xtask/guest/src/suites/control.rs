@@ -19,7 +19,7 @@ pub(super) const METRICS: &str = "127.0.0.1:9090";
 pub(super) const FOLDER: &str = "/var/lib/gthulhu-lab";
 pub(super) const STATE: &str = "daemon.runtime_config_path=/var/lib/gthulhu-lab/runtime.json";
 /// Until something is so that should be so at once; a change that loads a core takes some seconds in an emulated guest.
-pub(super) const LIMIT: Duration = Duration::from_secs(20);
+pub(super) const LIMIT: Duration = Duration::from_secs(60);
 
 /// Waits until the agent decides, on the core that was attached as number `seq`.
 pub(super) fn decides(daemon: &Daemon, seq: u64) -> Result<Value> {
