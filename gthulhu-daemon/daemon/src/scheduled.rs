@@ -210,10 +210,18 @@ impl Scheduled {
     }
 
     /// Stops scheduling. The agent outlives the scheduler: if it cannot be waited for, the machine is free all the same.
-    pub(crate) fn end(self, facts: &mut Facts) -> (Option<ExitRecord>, LoadedCore) {
-        let ended = self.running.detach();
+    /// It and the core's memory go with what is returned, which takes longer than the detaching itself.
+    pub(crate) fn end(self, facts: &mut Facts) -> (Option<ExitRecord>, Remains) {
+        let (record, core) = self.running.detach();
         facts.agent = None;
-        drop(self.agent);
-        ended
+        (record, Remains { core, _agent: self.agent })
     }
+}
+
+/// What is left of a scheduler that was detached.
+#[derive(Debug)]
+pub(crate) struct Remains {
+    /// With its last counters.
+    pub(crate) core: LoadedCore,
+    _agent: Option<Agent>,
 }

@@ -23,7 +23,7 @@ use crate::listener::Listener;
 use crate::log::Log;
 use crate::notify::Notify;
 use crate::registry::Registry;
-use crate::scheduled::{Found, Prepared, Scheduled};
+use crate::scheduled::{Found, Prepared, Remains, Scheduled};
 use crate::settings::Settings;
 use crate::signals::{Signals, wait};
 use crate::status::{Facts, Off, Snapshot};
@@ -252,20 +252,16 @@ impl<'a> Supervisor<'a> {
         true
     }
 
-    /// Ends whoever schedules.
-    fn detach(&mut self, off: Off) {
+    /// Ends whoever schedules. What is left of it is better dropped when somebody else schedules again.
+    fn detach(&mut self, off: Off) -> Option<Remains> {
         self.facts.off = Some(off);
-        match std::mem::replace(&mut self.work, Work::Nobody) {
-            Work::Nobody => {}
-            Work::Ours(scheduled) => {
-                let (record, core) = (*scheduled).end(&mut self.facts);
-                self.facts.exit = record;
-                let last = status::object(&self.facts, &snapshot(&core, &Scan::default()));
-                self.log.plain(status::describe(&last).trim_end());
-                self.facts.last = Some(last);
-            }
-            Work::Upstream(upstream) => drop(upstream),
-        }
+        let Work::Ours(scheduled) = std::mem::replace(&mut self.work, Work::Nobody) else { return None };
+        let (record, remains) = (*scheduled).end(&mut self.facts);
+        self.facts.exit = record;
+        let last = status::object(&self.facts, &snapshot(&remains.core, &Scan::default()));
+        self.log.plain(status::describe(&last).trim_end());
+        self.facts.last = Some(last);
+        Some(remains)
     }
 
     fn obey(&mut self, order: Order) -> std::result::Result<(), String> {
@@ -371,7 +367,7 @@ impl<'a> Supervisor<'a> {
         }
         let prepared = begun.elapsed();
         let off = Instant::now();
-        self.detach(Off { why: "re-attach", message: "it is attached anew".into() });
+        let remains = self.detach(Off { why: "re-attach", message: "it is attached anew".into() });
         self.gap_since = Some(off);
         self.start(next, upstream::PATIENCE)?;
         self.facts.reattaches += 1;
@@ -381,6 +377,7 @@ impl<'a> Supervisor<'a> {
             Work::Upstream(upstream) if upstream.loaded().is_none() => done["loading"] = true.into(),
             _ => done["gapMs"] = self.close_gap().into(),
         }
+        drop(remains);
         Ok(done)
     }
 
@@ -418,9 +415,9 @@ impl<'a> Supervisor<'a> {
     fn finish(mut self, end: Result<()>) -> Result<u8> {
         let last = match std::mem::replace(&mut self.work, Work::Nobody) {
             Work::Ours(scheduled) => {
-                let (record, core) = (*scheduled).end(&mut self.facts);
+                let (record, remains) = (*scheduled).end(&mut self.facts);
                 self.facts.exit = record;
-                status::object(&self.facts, &snapshot(&core, &Scan::default()))
+                status::object(&self.facts, &snapshot(&remains.core, &Scan::default()))
             }
             Work::Upstream(upstream) => {
                 let last = standby::object(&self.facts, Some(&upstream));
