@@ -117,7 +117,10 @@ struct Maps {
 /// The first obstacle ([`Probe::check`]), or what the kernel said when it refused.
 pub fn load(options: &Options) -> Result<Loaded> {
     let probe = Probe::here();
-    probe.check()?;
+    probe.check_machine()?;
+    if !options.beside {
+        probe.check_free()?;
+    }
     check_name(&options.name)?;
     options.check()?;
     unlimited_memlock();

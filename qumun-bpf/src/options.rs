@@ -32,6 +32,8 @@ pub struct Options {
     pub transport: Transport,
     /// Which CPUs share what, if it is known.
     pub places: Option<Box<Places>>,
+    /// Load also while another scheduler is attached. It has to be gone before this one is.
+    pub beside: bool,
 }
 
 /// Behaviour of the core that is chosen at load.
@@ -85,6 +87,7 @@ impl Default for Options {
             switches: Switches::default(),
             transport: Transport::default(),
             places: None,
+            beside: false,
         }
     }
 }

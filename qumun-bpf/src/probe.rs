@@ -60,6 +60,15 @@ impl Probe {
     /// # Errors
     /// The first obstacle, with what to do about it.
     pub fn check(&self) -> Result<()> {
+        self.check_machine()?;
+        self.check_free()
+    }
+
+    /// The same, whoever is loaded now.
+    ///
+    /// # Errors
+    /// As [`check`](Self::check).
+    pub fn check_machine(&self) -> Result<()> {
         if !self.sched_ext {
             return Err(Error::new(
                 ErrorKind::NoSchedExt,
@@ -92,6 +101,14 @@ impl Probe {
                 format!("{} possible CPUs; the core serves up to {}", self.nr_cpu_ids, crate::wire::MAX_CPUS),
             ));
         }
+        Ok(())
+    }
+
+    /// Is no scheduler loaded?
+    ///
+    /// # Errors
+    /// With the name of the one that is.
+    pub fn check_free(&self) -> Result<()> {
         if self.state.as_deref() != Some("disabled") {
             let name = self.ops.as_deref().unwrap_or("(its name is not shown)");
             let state = self.state.as_deref().unwrap_or("unknown");

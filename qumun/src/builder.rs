@@ -50,6 +50,7 @@ pub(crate) struct CoreOptions {
     pub(crate) preempt_after: Nanos,
     pub(crate) dump_len: u32,
     pub(crate) custom_btf: Option<PathBuf>,
+    pub(crate) beside: bool,
 }
 
 impl Default for CoreOptions {
@@ -68,6 +69,7 @@ impl Default for CoreOptions {
             preempt_after: Nanos::ZERO,
             dump_len: 0,
             custom_btf: None,
+            beside: false,
         }
     }
 }
@@ -248,6 +250,14 @@ impl Builder {
     /// kernel's own must be there all the same: it checks the scheduler's operations against it.
     pub fn custom_btf(mut self, path: impl Into<PathBuf>) -> Self {
         self.core.custom_btf = Some(path.into());
+        self
+    }
+
+    /// Loads the core also while another scheduler is attached, off unless told: most of the time that a start takes is the
+    /// kernel's check of the program, and that is over then when the other one goes. It has to be gone before this one
+    /// is attached.
+    pub fn beside(mut self, on: bool) -> Self {
+        self.core.beside = on;
         self
     }
 

@@ -67,6 +67,7 @@ impl Builder {
         options.exit_dump_len = self.core.dump_len;
         options.partial = self.core.partial;
         options.custom_btf.clone_from(&self.core.custom_btf);
+        options.beside = self.core.beside;
         options.switches.kernel_idle = self.core.kernel_idle;
         options.switches.keep_local = self.core.keep_local;
         options.switches.early_kthreads = self.core.early_kthreads;

@@ -38,6 +38,12 @@ impl Found<'_> {
                 format!("scx needs a scheduler.scheduler_name; allowed: {}", crate::scx::NAMES_TEXT),
             );
         }
+        for pair in &s.scx_args {
+            let name = pair.split_once('=').map_or(pair.as_str(), |(name, _)| name);
+            if let Err(why) = crate::scx::known(name) {
+                self.wrong("scheduler.scx_args", format!("{why}; allowed: {}", crate::scx::NAMES_TEXT));
+            }
+        }
         if s.heartbeat_ms * 2 > s.stall_timeout_ms {
             let most = s.stall_timeout_ms / 2;
             self.wrong(
@@ -111,6 +117,10 @@ impl Found<'_> {
         }
         if d.client_ca_file.is_some() && d.tls_cert_file.is_none() {
             self.wrong("daemon.client_ca_file", "needs daemon.tls_cert_file and daemon.tls_key_file");
+        }
+        let proof = d.token_file.is_some() || d.client_ca_file.is_some();
+        if d.control_addr.is_some_and(|addr| addr.ip().is_loopback()) && !proof && !d.require_token {
+            self.note("daemon.require_token", "is off: every user of this machine can change the scheduler");
         }
         let Some(addr) = d.control_addr.filter(|addr| !addr.ip().is_loopback()) else { return };
         if d.token_file.is_none() && d.client_ca_file.is_none() {

@@ -114,6 +114,9 @@ section! {
         /// Where the programs of mode `scx` are. Root alone may be able to write there, and no part of the path may
         /// be a link.
         scx_folder: PathBuf = "/usr/bin".into() => kind::PATH, Reattach, None, None;
+        /// What such a program is told on its command line: its name, and its arguments with spaces between them. Not to
+        /// be changed at run time: some arguments name files.
+        scx_args: Vec<String> = Vec::new() => Kind::Pairs, Reattach, None, None;
         /// Slice of a task, in nanoseconds: what the policy gives unless it knows better, and what the core gives.
         slice_ns_default: u64 = 5_000_000 => number(100_000, 100_000_000, "ns"), Live, micros("slice-us"),
             Some("sliceNsDefault");
@@ -253,9 +256,13 @@ section! {
         /// Where runtime configuration is taken over HTTP. Not set: only through the socket.
         control_addr: Option<SocketAddr> = Some(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 18080))
             => kind::SOCKET_ADDR, Restart, None, None;
-        /// A file with the token that control over HTTP asks for. Only its owner may read it. Any other address
-        /// than loopback needs it, or `daemon.client_ca_file`.
+        /// A file with the token that control over HTTP asks for, to read and to change. Only its owner may read it. Any
+        /// other address than loopback needs it, or `daemon.client_ca_file`.
         token_file: Option<PathBuf> = None => kind::PATH_OR_NONE, Restart, None, None;
+        /// On loopback, without `daemon.token_file` and `daemon.client_ca_file`: whoever changes something needs the token
+        /// that the daemon makes at its first start, in `control-token` beside `daemon.runtime_config_path`; reading is
+        /// free. Off: every user of the machine may change the scheduler.
+        require_token: bool = true => Kind::Switch, Restart, None, None;
         /// Certificate of control over HTTP.
         tls_cert_file: Option<PathBuf> = None => kind::PATH_OR_NONE, Restart, None, None;
         /// Its key. Only its owner may read it.
@@ -283,6 +290,15 @@ impl Config {
             (Mode::Scx, Some(name)) => ScxChoice::new(&self.scheduler.scx_folder, name).map(Some),
             _ => Ok(None),
         }
+    }
+
+    /// What the program of this name is told, by [`Scheduler::scx_args`].
+    pub fn scx_args(&self, name: &str) -> Vec<String> {
+        let of = |pair: &'_ String| {
+            let (program, args) = pair.split_once('=')?;
+            (program == name).then(|| args.split_whitespace().map(str::to_owned).collect())
+        };
+        self.scheduler.scx_args.iter().find_map(of).unwrap_or_default()
     }
 
     /// Who is to schedule, with [`Scheduler::enabled`] in it.

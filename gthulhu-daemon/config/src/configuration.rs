@@ -1,5 +1,6 @@
 //! A loaded configuration, and its changes while the daemon runs.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -12,7 +13,7 @@ use crate::layer::{Layer, Layers};
 use crate::store::Store;
 use crate::value::Value;
 use crate::{
-    Config, Effect, Key, Loader, Mode, Notice, Patch, Problem, Problems, Secret, Source, check, patch,
+    Config, Effect, Key, Loader, Mode, Notice, Patch, Problem, Problems, Secret, Source, check, patch, token,
 };
 
 /// A loaded configuration: the values, from where they are, and what was applied at run time.
@@ -169,7 +170,9 @@ fn matters(key: &Key, old: &Mode, new: &Mode) -> bool {
     let plugin = |mode: &Mode| matches!(mode, Mode::Plugin(_));
     match key.path {
         "scheduler.mode" | "scheduler.enabled" => old != new,
-        "scheduler.scheduler_name" | "scheduler.scx_folder" => *old == Mode::Scx && *new == Mode::Scx,
+        "scheduler.scheduler_name" | "scheduler.scx_folder" | "scheduler.scx_args" => {
+            *old == Mode::Scx && *new == Mode::Scx
+        }
         _ => plugin(old) && plugin(new),
     }
 }
@@ -306,6 +309,30 @@ impl Configuration {
         };
         Problems::check(problems)?;
         Ok(secrets)
+    }
+
+    /// The token that is [required](crate::Daemon::require_token) of who changes something, and where it is. Made if there
+    /// is none.
+    ///
+    /// # Errors
+    /// When it cannot be kept, or others could know it: why, and in which file.
+    pub fn own_token(&self) -> Result<(PathBuf, Secret), String> {
+        let path = token::path(&self.config.daemon.runtime_config_path);
+        token::read_or_make(&Store::new(path.clone(), true)).map(|secret| (path, secret))
+    }
+
+    /// Looks at the program of mode `scx`, if that is the mode.
+    ///
+    /// # Errors
+    /// As [`ScxChoice::open`](crate::ScxChoice::open), with the place where the program is named.
+    pub fn check_scx(&self) -> Result<(), Problems> {
+        let opened = self.config.scx().and_then(|choice| choice.map(|choice| choice.open()).transpose());
+        opened.map(drop).map_err(|refused| self.problem("scheduler.scheduler_name", refused.to_string()))
+    }
+
+    /// What is wrong with what this key names, with the place where that is.
+    pub fn problem(&self, path: &str, message: impl Into<String>) -> Problems {
+        self.layers.problem(path, message).into()
     }
 
     /// The runtime layer with this patch in it.

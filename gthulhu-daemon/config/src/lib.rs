@@ -33,6 +33,7 @@ mod scx;
 mod secret;
 mod store;
 mod suggest;
+mod token;
 mod tree;
 mod value;
 mod words;

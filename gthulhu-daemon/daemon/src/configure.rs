@@ -9,7 +9,7 @@ use gthulhu_config::{FILE, Loader, Notice, Problems};
 use serde_json::{Value, json};
 
 use crate::registry::Registry;
-use crate::{Error, ExitCode, Result};
+use crate::{Error, ExitCode, Result, remote, status};
 
 /// Flags of `run` that are no keys of the configuration: they say where it is, or what is not to be changed by it.
 pub(crate) const NO_KEYS: [&str; 4] = ["config", "set", "log-format", "help"];
@@ -48,6 +48,30 @@ pub(crate) enum ConfigCommand {
         /// One JSON object
         #[arg(long)]
         json: bool,
+    },
+    /// Show what holds in a running daemon, of what can be changed there
+    Get {
+        /// One JSON object
+        #[arg(long)]
+        json: bool,
+        /// The daemon's socket
+        #[arg(long, value_name = "PATH", default_value = status::SOCKET)]
+        socket: PathBuf,
+    },
+    /// Change a running daemon; it survives a restart. 'config get' lists the fields; FIELD=null takes one back
+    Set {
+        /// Such as kernelMode=on permit=0
+        #[arg(required = true, value_name = "FIELD=VALUE")]
+        fields: Vec<String>,
+        /// Attach the scheduler anew if the change needs that
+        #[arg(long)]
+        reattach: bool,
+        /// What this state of the configuration is called
+        #[arg(long, value_name = "TEXT")]
+        config_version: Option<String>,
+        /// The daemon's socket
+        #[arg(long, value_name = "PATH", default_value = status::SOCKET)]
+        socket: PathBuf,
     },
     /// Print a file with every key and its default, to begin with
     Default {
@@ -138,6 +162,10 @@ pub(crate) fn answer(registry: &Registry, command: &ConfigCommand) -> Result<(St
                 text += &format!("{}: fine\n", file.display());
             }
             Ok((text, code))
+        }
+        ConfigCommand::Get { json, socket } => remote::get(socket, *json),
+        ConfigCommand::Set { fields, reattach, config_version, socket } => {
+            remote::set(socket, fields, config_version.as_deref(), *reattach)
         }
         ConfigCommand::Default { json: false } => plain(gthulhu_config::default_file(names(registry))),
         ConfigCommand::Default { json: true } => {

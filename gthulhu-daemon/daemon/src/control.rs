@@ -1,10 +1,10 @@
 //! What may be asked of a running daemon beside its status: one line, before the answer.
 
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::io::{BufRead as _, BufReader, ErrorKind, Read as _, Write as _};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::str::FromStr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use clap::ValueEnum;
 use serde_json::Value;
@@ -26,12 +26,19 @@ pub(crate) enum Order {
     Mode(Decider),
     /// The event stream from now on, instead of an answer.
     Events,
+    /// What is configured at run time.
+    Configuration,
+    /// A change of it, whose body follows.
+    Apply {
+        /// Attached anew if need be.
+        reattach: bool,
+    },
 }
 
 /// A line is no longer.
 const LONGEST: usize = 256;
-/// Whoever says nothing for so long has nothing to say.
-const PATIENCE: Duration = Duration::from_millis(50);
+/// How long the supervisor waits for a line.
+pub(crate) const PATIENCE: Duration = Duration::from_millis(20);
 
 impl FromStr for Order {
     type Err = String;
@@ -41,28 +48,51 @@ impl FromStr for Order {
             ["mode", "kernel"] => Ok(Self::Mode(Decider::Kernel)),
             ["mode", "agent"] => Ok(Self::Mode(Decider::Agent)),
             ["events"] => Ok(Self::Events),
+            ["runtime-config"] => Ok(Self::Configuration),
+            ["runtime-config", "apply"] => Ok(Self::Apply { reattach: false }),
+            ["runtime-config", "apply", "reattach"] => Ok(Self::Apply { reattach: true }),
             _ => Err(format!(
-                "'{}' is no order; there are 'mode kernel', 'mode agent' and 'events'",
+                "'{}' is no order; there are 'mode kernel', 'mode agent', 'events', 'runtime-config' and \
+                 'runtime-config apply [reattach]'",
                 line.escape_default()
             )),
         }
     }
 }
 
-/// The order of a client, if it has one.
-pub(crate) fn read(stream: &mut UnixStream) -> Option<std::result::Result<Order, String>> {
-    let _ = stream.set_read_timeout(Some(PATIENCE));
-    let (mut bytes, mut some) = (Vec::new(), [0; LONGEST]);
+/// What a client has said so far.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Said {
+    /// An order, or no order, and what came behind its line.
+    Line(std::result::Result<Order, String>, Vec<u8>),
+    /// That it has nothing to say.
+    Nothing,
+    /// No whole line yet. Where CPUs are short a client may be late for no fault of its own.
+    NotYet(Vec<u8>),
+}
+
+/// Reads on behind what was read before, for the supervisor's patience or somebody's who has more of it.
+pub(crate) fn read(stream: &mut UnixStream, mut bytes: Vec<u8>, patience: Duration) -> Said {
+    let (begun, mut some, mut ended) = (Instant::now(), [0; LONGEST], false);
     // Until the client has said all, or enough.
-    while bytes.len() < LONGEST && !bytes.contains(&b'\n') {
+    while bytes.len() < LONGEST && !bytes.contains(&b'\n') && !ended {
+        let left = patience.saturating_sub(begun.elapsed());
+        if left.is_zero() {
+            return Said::NotYet(bytes);
+        }
+        let _ = stream.set_read_timeout(Some(left));
         match stream.read(&mut some) {
             Ok(n) if n > 0 => bytes.extend_from_slice(&some[..n]),
-            _ => break,
+            Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {}
+            _ => ended = true,
         }
     }
-    let text = String::from_utf8_lossy(&bytes);
-    let line = text.lines().next().unwrap_or_default().trim();
-    (!line.is_empty()).then(|| line.parse())
+    let end = bytes.iter().position(|byte| *byte == b'\n').unwrap_or(bytes.len());
+    let rest = bytes.split_off((end + 1).min(bytes.len()));
+    match String::from_utf8_lossy(&bytes).trim() {
+        "" => Said::Nothing,
+        line => Said::Line(line.parse(), rest),
+    }
 }
 
 /// `gthulhu-daemon mode`: gives the order, and returns how the daemon stands then.
@@ -109,16 +139,27 @@ mod tests {
             let (mut ours, mut theirs) = UnixStream::pair().unwrap();
             theirs.write_all(text.as_bytes()).unwrap();
             theirs.shutdown(std::net::Shutdown::Write).unwrap();
-            read(&mut ours)
+            read(&mut ours, Vec::new(), Duration::from_secs(5))
         };
-        assert_eq!(said("mode kernel\n"), Some(Ok(Order::Mode(Decider::Kernel))));
-        assert_eq!(said("  mode agent"), Some(Ok(Order::Mode(Decider::Agent))));
-        assert_eq!(said("events\n"), Some(Ok(Order::Events)));
-        assert_eq!(said(""), None);
-        assert!(said("mode both\n").unwrap().unwrap_err().contains("'mode both' is no order"));
-        assert!(said(&"x".repeat(10_000)).unwrap().is_err());
-        // A client that neither speaks nor leaves does not hold the supervisor.
-        let (mut ours, _theirs) = UnixStream::pair().unwrap();
-        assert_eq!(read(&mut ours), None);
+        let order = |order| Said::Line(Ok(order), Vec::new());
+        assert_eq!(said("mode kernel\n"), order(Order::Mode(Decider::Kernel)));
+        assert_eq!(said("  mode agent"), order(Order::Mode(Decider::Agent)));
+        assert_eq!(said(""), Said::Nothing);
+        let no_order = |text: &str| match said(text) {
+            Said::Line(Err(why), _) => why,
+            other => panic!("{other:?}"),
+        };
+        assert!(no_order("mode both\n").contains("'mode both' is no order"));
+        no_order(&"x".repeat(10_000));
+        let apply = Said::Line(Ok(Order::Apply { reattach: true }), b"{}".to_vec());
+        assert_eq!(said("runtime-config apply reattach\n{}"), apply);
+        // A client that neither speaks nor leaves does not hold the supervisor, and what it has said is not lost.
+        let (mut ours, mut theirs) = UnixStream::pair().unwrap();
+        theirs.write_all(b"mode ker").unwrap();
+        let Said::NotYet(begun) = read(&mut ours, Vec::new(), Duration::from_millis(1)) else {
+            panic!("a line")
+        };
+        theirs.write_all(b"nel\n").unwrap();
+        assert_eq!(read(&mut ours, begun, Duration::from_secs(5)), order(Order::Mode(Decider::Kernel)));
     }
 }

@@ -9,6 +9,7 @@ use gthulhu_config::Config;
 use serde_json::Value;
 use tokio::sync::oneshot;
 
+use crate::control::Decider;
 use crate::{Error, Result};
 
 /// More questions than this do not wait: whoever asks is told so.
@@ -19,6 +20,8 @@ const WAITING: usize = 32;
 pub(crate) enum Ask {
     /// How things stand: the object of `status`.
     Status,
+    /// Who decides from now on; the answer is the status.
+    Mode(Decider),
     /// Could this be run? The answer lists what would have to re-attach that the configuration does not know of.
     Check(Box<Config>),
     /// Run this from now on, attached anew if so said.

@@ -17,12 +17,14 @@ use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::{Bytes, Incoming};
 use hyper::header::{self, HeaderValue};
 use hyper::server::conn::http1;
-use hyper::service::service_fn;
+use hyper::service::{Service, service_fn};
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use serde_json::{Value, json};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
+use tokio_rustls::TlsAcceptor;
 
 use gthulhu_monitor::metrics::{Format, negotiate};
 
@@ -37,10 +39,12 @@ use crate::{Error, Result, metrics};
 const CONNECTIONS: usize = 32;
 /// Bytes of a request's head, the least that hyper takes, and of its body, the most that a patch may have.
 const HEAD_MAX: usize = 8192;
-const BODY_MAX: usize = 64 * 1024;
-/// For the head of a request, and for all of it with the answer: a change that re-attaches takes a second or two.
+const BODY_MAX: usize = crate::clerk::BODY_MAX;
+/// For the head of a request, for its body, and for all of it with the answer: a change that re-attaches takes a second or
+/// two, and many more where CPUs are emulated and busy.
 const HEAD_TIME: Duration = Duration::from_secs(5);
-const ALL_TIME: Duration = Duration::from_secs(20);
+const BODY_TIME: Duration = Duration::from_secs(10);
+const ALL_TIME: Duration = Duration::from_secs(60);
 /// For the supervisor, and for the monitor.
 const SUPERVISOR_TIME: Duration = Duration::from_secs(2);
 const MONITOR_TIME: Duration = Duration::from_secs(8);
@@ -110,6 +114,9 @@ async fn serve(role: Role, address: SocketAddr, shared: &Arc<Shared>, trouble: &
     trouble.set(role, None);
     log.info(match role {
         Role::Metrics => format!("metrics at http://{address}/metrics"),
+        Role::Control if shared.access.tls().is_some() => {
+            format!("control at https://{address}/api/v1/status")
+        }
         Role::Control => format!("control at http://{address}/api/v1/status"),
     });
     let places = Arc::new(Semaphore::new(CONNECTIONS));
@@ -133,6 +140,7 @@ async fn serve(role: Role, address: SocketAddr, shared: &Arc<Shared>, trouble: &
 async fn connection(stream: TcpStream, role: Role, shared: Arc<Shared>, trouble: Arc<Trouble>) {
     let reads = Arc::new(AtomicBool::new(false));
     let noted = Arc::clone(&reads);
+    let tls = if role == Role::Control { shared.access.tls() } else { None };
     let service = service_fn(move |request| {
         let (shared, trouble, noted) = (Arc::clone(&shared), Arc::clone(&trouble), Arc::clone(&noted));
         async move {
@@ -141,19 +149,44 @@ async fn connection(stream: TcpStream, role: Role, shared: Arc<Shared>, trouble:
             Ok::<_, Infallible>(answer)
         }
     });
+    // Garbage, a client that went away, one that is too slow: its own affair.
+    let mut all = std::pin::pin!(async {
+        let Some(tls) = tls else { return converse(stream, service).await };
+        // The first byte of a handshake (RFC 8446, 5.1). Who speaks plainly is told so, plainly.
+        let mut first = [0];
+        match tokio::time::timeout(HEAD_TIME, stream.peek(&mut first)).await {
+            Ok(Ok(1)) if first == [22] => {}
+            Ok(Ok(1)) => return converse(stream, service_fn(only_tls)).await,
+            _ => return,
+        }
+        if let Ok(Ok(stream)) = tokio::time::timeout(HEAD_TIME, TlsAcceptor::from(tls).accept(stream)).await {
+            converse(stream, service).await;
+        }
+    });
+    let in_time = tokio::time::timeout(ALL_TIME, all.as_mut()).await;
+    // Whoever reads events does so for as long as it likes; there are a few such at most.
+    if in_time.is_err() && reads.load(Ordering::Relaxed) {
+        all.await;
+    }
+}
+
+/// One request, and its answer.
+async fn converse<I, S>(stream: I, service: S)
+where
+    I: AsyncRead + AsyncWrite + Unpin,
+    S: Service<Request<Incoming>, Response = Reply, Error = Infallible>,
+{
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIME)
         .max_buf_size(HEAD_MAX)
         .keep_alive(false)
         .serve_connection(TokioIo::new(stream), service);
-    // Garbage, a client that went away, one that is too slow: its own affair.
-    let mut connection = std::pin::pin!(connection);
-    let in_time = tokio::time::timeout(ALL_TIME, connection.as_mut()).await;
-    // Whoever reads events does so for as long as it likes; there are a few such at most.
-    if in_time.is_err() && reads.load(Ordering::Relaxed) {
-        let _ = connection.await;
-    }
+    let _ = connection.await;
+}
+
+async fn only_tls(_: Request<Incoming>) -> std::result::Result<Reply, Infallible> {
+    Ok(reply(400, &failed("this address speaks TLS only (daemon.tls_cert_file): ask https://")))
 }
 
 async fn answer(request: Request<Incoming>, role: Role, shared: &Arc<Shared>, trouble: &Trouble) -> Reply {
@@ -174,11 +207,14 @@ async fn answer(request: Request<Incoming>, role: Role, shared: &Arc<Shared>, tr
         }
         return refused;
     }
-    if role == Role::Control && path.starts_with("/api/") && !may_control(&request, shared) {
-        let mut refused =
-            reply(401, &failed("a token is needed: Authorization: Bearer TOKEN (daemon.token_file)"));
-        refused.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
-        return refused;
+    if role == Role::Control && path.starts_with("/api/") {
+        let header = request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+        let change = !matches!(*request.method(), Method::GET | Method::HEAD);
+        if let Err((code, why)) = shared.access.may(header, change) {
+            let mut refused = reply(code, &failed(&why));
+            refused.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+            return refused;
+        }
     }
     match path.as_str() {
         "/metrics" => scrape(&request, shared).await,
@@ -188,21 +224,6 @@ async fn answer(request: Request<Incoming>, role: Role, shared: &Arc<Shared>, tr
         "/api/v1/runtime-config" => reply(200, &shared.told().values),
         _ => plain(200, "text/plain; charset=utf-8", "ok".into()),
     }
-}
-
-/// Who has the token, if there has to be one. Compared in a time that does not tell how much of it is right.
-fn may_control(request: &Request<Incoming>, shared: &Shared) -> bool {
-    let Some(token) = &shared.secrets.token else { return true };
-    let given = request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
-    let given = given.and_then(|value| value.split_once(' '));
-    let given =
-        given.filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer")).map_or("", |(_, token)| token);
-    same(token.reveal().as_bytes(), given.trim().as_bytes())
-}
-
-fn same(wanted: &[u8], given: &[u8]) -> bool {
-    let differ = wanted.iter().zip(given).fold(0, |differ, (a, b)| std::hint::black_box(differ | (a ^ b)));
-    differ == 0 && wanted.len() == given.len()
 }
 
 async fn scrape(request: &Request<Incoming>, shared: &Shared) -> Reply {
@@ -269,6 +290,7 @@ async fn status(shared: &Shared, trouble: &Trouble) -> Value {
     object["scheduler"] = scheduler;
     object["monitor"] = json!({ "enabled": told.monitoring, "running": monitor.running, "error": monitor.error, "names": monitor.names });
     object["http"] = trouble.json();
+    object["http"]["accessError"] = shared.access.trouble().into();
     object
 }
 
@@ -287,7 +309,11 @@ async fn change(request: Request<Incoming>, shared: &Arc<Shared>) -> Reply {
             &failed("the body has to be JSON, and Content-Type: application/json has to say so"),
         );
     }
-    let body = match Limited::new(request.into_body(), BODY_MAX).collect().await {
+    let body = Limited::new(request.into_body(), BODY_MAX).collect();
+    let Ok(body) = tokio::time::timeout(BODY_TIME, body).await else {
+        return reply(408, &failed(&format!("the body did not come within {} s", BODY_TIME.as_secs())));
+    };
+    let body = match body {
         Ok(body) => body.to_bytes(),
         Err(error) if error.is::<LengthLimitError>() => {
             return reply(413, &failed(&format!("the body is longer than {BODY_MAX} bytes")));
@@ -342,14 +368,6 @@ impl Trouble {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_token_is_right_or_wrong_as_a_whole() {
-        assert!(same(b"abc", b"abc"));
-        for wrong in ["", "ab", "abcd", "abd", "ABC"] {
-            assert!(!same(b"abc", wrong.as_bytes()), "{wrong}");
-        }
-    }
 
     #[test]
     fn nothing_but_reattach_is_a_parameter() {

@@ -39,21 +39,24 @@
 //! An agent that lives and makes no progress is ended. The supervisor's death closes the link, and the
 //! kernel's own scheduler is back at once.
 
+mod access;
 mod agent;
+mod clerk;
 mod cli;
+mod comeback;
 mod compaction;
 mod configure;
 mod control;
 mod daemon;
 mod desk;
 mod doctor;
-mod ejections;
 mod error;
 mod events;
 mod handover;
 mod http;
 mod keeper;
 mod limits;
+mod listener;
 mod log;
 mod metrics;
 mod names;
@@ -64,14 +67,19 @@ mod process;
 mod progress;
 mod record;
 mod registry;
+mod remote;
 mod runtime;
 mod scheduled;
 mod settings;
 mod signals;
+mod standby;
 mod status;
 mod supervisor;
 mod telling;
+mod tls;
+mod upstream;
 mod watcher;
+mod words;
 
 pub use daemon::{Builder, builder};
 pub use error::{Error, ExitCode, Result};

@@ -8,7 +8,7 @@ use serde_json::Value;
 /// What cannot be counted up: the rest of the core's counters only grow.
 const GAUGES: [&str; 2] = ["max_parked_ns", "running"];
 /// Who may decide, for [`mode`].
-const MODES: [&str; 4] = ["normal", "kernel", "degraded", "none"];
+const MODES: [&str; 5] = ["normal", "kernel", "degraded", "scx", "none"];
 
 /// All of them, without an end; `status` is `None` when the supervisor did not answer in time.
 pub(crate) fn render(status: Option<&Value>, monitor_runs: bool, format: Format) -> String {
@@ -59,11 +59,6 @@ pub(crate) fn render(status: Option<&Value>, monitor_runs: bool, format: Format)
         "Times that the kernel's own scheduler took over because agents did not live.",
         &attaches["crash_loops"],
     );
-    page.counter(
-        "gthulhu_scheduler_ejections_total",
-        "Times that the kernel removed the scheduler; daemons before this one count.",
-        &o["ejections"]["count"],
-    );
     if let Some(ms) = attaches["last_gap_ms"].as_u64() {
         let name = "gthulhu_scheduler_last_gap_seconds";
         page.head(
@@ -73,7 +68,22 @@ pub(crate) fn render(status: Option<&Value>, monitor_runs: bool, format: Format)
         );
         page.sample(name, &[], &seconds(ms * 1_000_000));
     }
-    if o["mode"] == "none" {
+    page.counter(
+        "gthulhu_scheduler_ejections_total",
+        "Times that the kernel ejected a core of ours.",
+        &o["ejections"]["count"],
+    );
+    page.counter(
+        "gthulhu_control_strangers_total",
+        "Callers of the control socket who may not ask.",
+        &o["control"]["strangers"],
+    );
+    page.counter(
+        "gthulhu_control_garbage_total",
+        "Calls on the control socket that were no order.",
+        &o["control"]["garbage"],
+    );
+    if o["mode"] == "none" || o["mode"] == "scx" {
         return page.out;
     }
     core(&mut page, o);

@@ -2,34 +2,17 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
-use gthulhu_config::{Change, Changed, Configuration, Effect, Patch, Problems, Secret};
+use gthulhu_config::{Change, Changed, Configuration, Effect, Patch, Problems};
 use serde_json::{Value, json};
 
+use crate::access::Access;
+use crate::clerk::Clerk;
 use crate::desk::{Ask, Caller};
 use crate::events::{Hub, Sockets};
+use crate::listener::Refusals;
 use crate::log::Log;
 use crate::watcher::{self, Watcher};
-use crate::{Error, ExitCode, Result, configure, http};
-
-/// Who may control over HTTP.
-#[derive(Clone, Debug)]
-pub(crate) struct Secrets {
-    pub(crate) token: Option<Secret>,
-}
-
-impl Secrets {
-    /// Reads what the configuration names.
-    pub(crate) fn of(configuration: &Configuration) -> Result<Self> {
-        // Not to be believed to be there: what is asked for and not offered must not start without.
-        if configuration.config().daemon.tls_cert_file.is_some() {
-            let what = "daemon.tls_cert_file: control over TLS cannot be served yet; take daemon.control_addr \
-                        127.0.0.1:18080 and let a proxy speak TLS, or none (control_addr: \"\")";
-            return Err(Error::new(ExitCode::Usage, what));
-        }
-        let secrets = configuration.secrets().map_err(|problems| configure::refused(&problems))?;
-        Ok(Self { token: secrets.control_token })
-    }
-}
+use crate::{Result, configure, http};
 
 /// What HTTP works on.
 #[derive(Debug)]
@@ -41,7 +24,7 @@ pub(crate) struct Shared {
     pub(crate) caller: Caller,
     pub(crate) watcher: Watcher,
     pub(crate) events: Hub,
-    pub(crate) secrets: Secrets,
+    pub(crate) access: Access,
 }
 
 /// What is told about the runtime configuration.
@@ -57,21 +40,24 @@ pub(crate) struct Told {
 /// An answer over HTTP: its code and an object.
 pub(crate) type Reply = (u16, Value);
 
-/// Starts monitor and HTTP, each in a thread of its own. Neither can stop what is scheduled: what they cannot do they
+/// Starts the monitor, HTTP and whoever serves the control socket, each in a thread of its own. Neither can stop what is scheduled: what they cannot do they
 /// say, and try again.
 pub(crate) fn start(
     configuration: Configuration,
-    secrets: Secrets,
+    access: Access,
     caller: Caller,
+    garbage: Arc<Refusals>,
     (events, sockets): (Hub, Sockets),
     log: Log,
-) -> Result<()> {
+) -> Result<Clerk> {
     let config = configuration.config().clone();
     let watcher = watcher::start(&config, events.clone(), log.clone())?;
     let told = RwLock::new(Told::of(&configuration, None));
     let configuration = Mutex::new(configuration);
-    let shared = Arc::new(Shared { configuration, told, caller, watcher, events, secrets });
-    http::start(shared, &config, sockets, log)
+    let shared = Arc::new(Shared { configuration, told, caller, watcher, events, access });
+    let clerk = Clerk::start(Arc::clone(&shared), garbage)?;
+    http::start(shared, &config, sockets, log)?;
+    Ok(clerk)
 }
 
 impl Told {

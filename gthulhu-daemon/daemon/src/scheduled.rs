@@ -4,7 +4,7 @@ use std::os::fd::RawFd;
 use std::time::{Duration, Instant};
 
 use qumun::Events;
-use qumun::kernel::{ExitRecord, LoadedCore, Running};
+use qumun::kernel::{ExitRecord, Loaded, LoadedCore, Probe, Running};
 
 use crate::compaction::LockedPagesStay;
 use crate::keeper::{Agent, Restart};
@@ -21,6 +21,8 @@ const BUSY: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub(crate) struct Scheduled {
     running: Running,
+    ops: String,
+    since: Instant,
     /// What the core tells of: it cannot be changed while it is attached.
     events: Events,
     agent: Option<Agent>,
@@ -39,45 +41,66 @@ pub(crate) enum Found {
     CrashLoop(String),
 }
 
+/// A core that is loaded and does not schedule yet.
+#[derive(Debug)]
+pub(crate) struct Prepared {
+    loaded: Loaded,
+    name: String,
+    ops: String,
+    events: Events,
+}
+
+impl Prepared {
+    /// Loads the core, which is what takes time; `beside` another that still schedules and is to go.
+    pub(crate) fn load(registry: &Registry, settings: &Settings, beside: bool) -> Result<Self> {
+        let plugin = registry.find(settings.policy.plugin.as_deref())?;
+        let options = settings.policy.plugin_options().map_err(|e| Error::new(ExitCode::Usage, e))?;
+        plugin.check(&options)?;
+        let ops = plugin.ops_name();
+        let builder = settings.policy.builder(ops.clone()).events(plugin.events).beside(beside);
+        let loaded = settings.core.apply(builder).load()?;
+        Ok(Self { loaded, name: plugin.name.clone(), ops, events: plugin.events })
+    }
+}
+
 impl Scheduled {
-    /// Loads and attaches the core, and starts the agent.
+    /// Attaches the core, and starts the agent.
     pub(crate) fn begin(
-        registry: &Registry,
+        prepared: Prepared,
         settings: &Settings,
         kernel_mode: bool,
         facts: &mut Facts,
         log: &Log,
     ) -> Result<Self> {
-        let plugin = registry.find(settings.policy.plugin.as_deref())?;
-        let options = settings.policy.plugin_options().map_err(|e| Error::new(ExitCode::Usage, e))?;
-        plugin.check(&options)?;
-        let ops = plugin.ops_name();
+        let Prepared { loaded, name, ops, events } = prepared;
         let begun = Instant::now();
-        let running = loop {
-            let builder = settings.policy.builder(ops.clone()).events(plugin.events);
-            match settings.core.apply(builder).load().and_then(|loaded| loaded.attach()) {
-                Err(e)
-                    if e.kind() == qumun::ErrorKind::Busy && facts.attached > 0 && begun.elapsed() < BUSY =>
-                {
-                    std::thread::sleep(Duration::from_millis(10));
-                }
-                done => break done?,
+        // Whoever schedules now has its name in the error.
+        while let Err(error) = Probe::here().check_free() {
+            if facts.attached == 0 || begun.elapsed() >= BUSY {
+                return Err(qumun::Error::from(error).into());
             }
-        };
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        let running = loaded.attach()?;
         if kernel_mode {
             running.set_kernel_mode(true)?;
         }
         facts.attached += 1;
-        facts.plugin.clone_from(&plugin.name);
+        facts.plugin = name;
         log.info(format_args!("{ops} schedules, supervisor {}", std::process::id()));
         let pages = (!settings.keep_compaction).then(LockedPagesStay::begin);
         if pages.as_ref().is_some_and(LockedPagesStay::changed) {
             log.info("vm.compact_unevictable_allowed is 0 while it runs");
         }
-        let mut new =
-            Self { running, events: plugin.events, agent: None, restart: Restart::default(), pages };
+        let since = Instant::now();
+        let mut new = Self { running, ops, since, events, agent: None, restart: Restart::default(), pages };
         new.start_agent(settings, facts)?;
         Ok(new)
+    }
+
+    /// As the kernel calls it, and for how long it has been attached.
+    pub(crate) fn ops(&self) -> (&str, Duration) {
+        (&self.ops, self.since.elapsed())
     }
 
     fn start_agent(&mut self, settings: &Settings, facts: &mut Facts) -> Result<u32> {
@@ -110,9 +133,9 @@ impl Scheduled {
     }
 
     /// Looks after the agent.
-    pub(crate) fn look(&mut self, settings: &Settings, facts: &mut Facts, log: &Log) -> Result<Found> {
+    pub(crate) fn look(&mut self, settings: &Settings, facts: &mut Facts, log: &Log) -> Found {
         if let Some(record) = self.running.exited() {
-            return Ok(Found::Removed(record));
+            return Found::Removed(record);
         }
         if let Some(hang) = self.agent.as_mut().and_then(|a| a.look(self.running.inner())) {
             log.warn(format_args!(
@@ -130,16 +153,26 @@ impl Scheduled {
                 life.as_secs_f64()
             ));
             if !self.restart.plan(life) {
-                return Ok(Found::CrashLoop(how));
+                return Found::CrashLoop(how);
             }
         }
         if self.restart.due.is_some_and(|due| due <= Instant::now()) {
             self.restart.due = None;
-            let pid = self.start_agent(settings, facts)?;
-            facts.restarts += 1;
-            log.info(format_args!("agent {pid} started (restart {})", facts.restarts));
+            match self.start_agent(settings, facts) {
+                Ok(pid) => {
+                    facts.restarts += 1;
+                    log.info(format_args!("agent {pid} started (restart {})", facts.restarts));
+                }
+                // No memory, no processes: the core goes on, and it may be another matter in a moment.
+                Err(error) => {
+                    log.warn(format_args!("{error}; the core goes on"));
+                    if !self.restart.plan(Duration::ZERO) {
+                        return Found::CrashLoop(error.to_string());
+                    }
+                }
+            }
         }
-        Ok(Found::Fine)
+        Found::Fine
     }
 
     /// Who decides from now on.
@@ -177,10 +210,18 @@ impl Scheduled {
     }
 
     /// Stops scheduling. The agent outlives the scheduler: if it cannot be waited for, the machine is free all the same.
-    pub(crate) fn end(self, facts: &mut Facts) -> (Option<ExitRecord>, LoadedCore) {
-        let ended = self.running.detach();
+    /// It and the core's memory go with what is returned, which takes longer than the detaching itself.
+    pub(crate) fn end(self, facts: &mut Facts) -> (Option<ExitRecord>, Remains) {
+        let (record, core) = self.running.detach();
         facts.agent = None;
-        drop(self.agent);
-        ended
+        (record, Remains { core, _agent: self.agent })
     }
+}
+
+/// What is left of a scheduler that was detached.
+#[derive(Debug)]
+pub(crate) struct Remains {
+    /// With its last counters.
+    pub(crate) core: LoadedCore,
+    _agent: Option<Agent>,
 }

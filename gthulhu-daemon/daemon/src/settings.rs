@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use gthulhu_config::{Config, Mode, Transport};
+use gthulhu_config::{Config, Mode, ScxChoice, Transport};
 
 use crate::options::{CoreArgs, PolicyArgs, Switch, TransportArg};
 
@@ -12,6 +12,8 @@ use crate::options::{CoreArgs, PolicyArgs, Switch, TransportArg};
 pub(crate) struct Settings {
     /// Who schedules.
     pub(crate) mode: Mode,
+    /// The program of mode `scx`, and what it is told.
+    pub(crate) scx: Option<(ScxChoice, Vec<String>)>,
     pub(crate) policy: PolicyArgs,
     pub(crate) core: CoreArgs,
     pub(crate) max_turn: Duration,
@@ -64,6 +66,11 @@ impl Settings {
                 ..core.clone()
             },
             mode,
+            // What is wrong with it was said when the configuration was checked.
+            scx: config.scx().ok().flatten().map(|choice| {
+                let args = config.scx_args(choice.name());
+                (choice, args)
+            }),
             max_turn: Duration::from_millis(s.max_turn_ms),
             kernel_mode: s.kernel_mode,
             keep_compaction: s.keep_compaction,

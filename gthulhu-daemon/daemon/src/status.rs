@@ -1,20 +1,16 @@
 //! What the daemon tells about itself: one JSON object, over a Unix socket or to a file.
 
 use std::io::{Read, Write};
-use std::os::fd::AsRawFd;
-use std::os::unix::fs::{FileTypeExt, PermissionsExt};
-use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::{Path, PathBuf};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use qumun::kernel::{ExitRecord, Probe, stats, wire};
 use serde_json::{Value, json};
 
-use crate::control::{self, Order};
-use crate::ejections::Ejections;
-use crate::events::Hub;
 use crate::limits::Limits;
 use crate::process::Stat;
+use crate::standby::{self, Ejections, Others};
 use crate::{Error, ExitCode, Result};
 
 /// Where the daemon listens unless told otherwise.
@@ -30,6 +26,8 @@ pub(crate) struct Facts {
     /// How often an agent ended, by [`END_REASONS`].
     ends: [u64; END_REASONS.len()],
     pub(crate) exit: Option<ExitRecord>,
+    /// The last core's status after it was detached.
+    pub(crate) last: Option<Value>,
     /// Why nothing of ours schedules, if so.
     pub(crate) off: Option<Off>,
     /// How often a core was attached, how often of that anew for a change, and how long the last such gap was.
@@ -39,13 +37,17 @@ pub(crate) struct Facts {
     /// How often an agent was replaced for a change.
     pub(crate) replaced: u64,
     pub(crate) crash_loops: u64,
+    /// What the kernel has ejected, and programs of others that ended.
     pub(crate) ejections: Ejections,
+    pub(crate) others: Others,
+    /// Callers of the control socket that were refused: strangers, and what was no order.
+    pub(crate) refused: (u64, u64),
 }
 
 /// Why nothing of ours schedules.
 #[derive(Debug, Clone)]
 pub(crate) struct Off {
-    /// `mode`, `crash loop`, `re-attach` or `failed`.
+    /// `mode`, `crash loop`, `re-attach`, `failed`, `ejected`, `removed` or `ended`.
     pub(crate) why: &'static str,
     pub(crate) message: String,
 }
@@ -63,6 +65,7 @@ impl Facts {
             restarts: 0,
             ends: [0; END_REASONS.len()],
             exit: None,
+            last: None,
             off: None,
             attached: 0,
             reattaches: 0,
@@ -70,6 +73,8 @@ impl Facts {
             replaced: 0,
             crash_loops: 0,
             ejections: Ejections::default(),
+            others: Others::default(),
+            refused: (0, 0),
         }
     }
 
@@ -190,34 +195,7 @@ pub(crate) fn object(facts: &Facts, now: &Snapshot) -> Value {
         "legs": legs,
         "attaches": attaches(facts),
         "ejections": facts.ejections.json(),
-        "exit": exit(facts),
-    })
-}
-
-/// The same while nothing of ours schedules.
-pub(crate) fn idle(facts: &Facts) -> Value {
-    let probe = Probe::here();
-    json!({
-        "plugin": facts.plugin,
-        "mode": "none",
-        "reason": facts.off.as_ref().map(|off| off.why),
-        "message": facts.off.as_ref().map(|off| off.message.as_str()),
-        "ops": probe.ops,
-        "state": probe.state,
-        "enable_seq": probe.enable_seq,
-        "kernel": probe.release,
-        "version": env!("CARGO_PKG_VERSION"),
-        "uptime_ms": facts.started.elapsed().as_millis() as u64,
-        "supervisor_pid": std::process::id(),
-        "agent": {
-            "pid": null,
-            "state": null,
-            "restarts": facts.restarts,
-            "restarts_by_reason": ends(facts),
-            "replaced": facts.replaced,
-        },
-        "attaches": attaches(facts),
-        "ejections": facts.ejections.json(),
+        "control": control(facts),
         "exit": exit(facts),
     })
 }
@@ -231,11 +209,11 @@ pub(crate) fn mode(word: u64) -> &'static str {
     }
 }
 
-fn ends(facts: &Facts) -> serde_json::Map<String, Value> {
+pub(crate) fn ends(facts: &Facts) -> serde_json::Map<String, Value> {
     END_REASONS.iter().zip(facts.ends).map(|(reason, n)| ((*reason).to_owned(), json!(n))).collect()
 }
 
-fn attaches(facts: &Facts) -> Value {
+pub(crate) fn attaches(facts: &Facts) -> Value {
     json!({
         "attached": facts.attached,
         "reattached": facts.reattaches,
@@ -244,103 +222,22 @@ fn attaches(facts: &Facts) -> Value {
     })
 }
 
-fn exit(facts: &Facts) -> Value {
+pub(crate) fn control(facts: &Facts) -> Value {
+    json!({ "strangers": facts.refused.0, "garbage": facts.refused.1 })
+}
+
+pub(crate) fn exit(facts: &Facts) -> Value {
     facts.exit.as_ref().map_or(Value::Null, |e| {
         json!({ "kind": e.kind, "code": e.code, "reason": e.reason, "message": e.message, "dump": e.dump })
     })
 }
 
-/// The socket, removed again when dropped.
-#[derive(Debug)]
-pub(crate) struct Listener {
-    pub(crate) listener: UnixListener,
-    path: PathBuf,
-}
-
-impl Listener {
-    /// Listens for root only.
-    pub(crate) fn bind(path: &Path) -> Result<Self> {
-        let fail = |what: &str, e: &std::io::Error| Error::system(format!("{what} {}", path.display()), e);
-        if let Some(dir) = path.parent().filter(|d| !d.as_os_str().is_empty()) {
-            std::fs::create_dir_all(dir).map_err(|e| fail("cannot make the folder of", &e))?;
-        }
-        // One that nobody answers is left over from a daemon that was killed.
-        if UnixStream::connect(path).is_ok() {
-            return Err(Error::new(ExitCode::Busy, format!("another daemon answers on {}", path.display())));
-        }
-        if let Ok(there) = std::fs::symlink_metadata(path) {
-            if !there.file_type().is_socket() {
-                let what =
-                    format!("{} is there and is no socket; name another with --socket", path.display());
-                return Err(Error::new(ExitCode::Usage, what));
-            }
-            let _ = std::fs::remove_file(path);
-        }
-        let listener = UnixListener::bind(path).map_err(|e| fail("cannot listen on", &e))?;
-        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))
-            .map_err(|e| fail("cannot protect", &e))?;
-        listener.set_nonblocking(true).map_err(|e| fail("cannot listen on", &e))?;
-        Ok(Self { listener, path: path.to_owned() })
-    }
-
-    /// Answers everyone who waits, and nobody who may not ask.
-    /// Who wants events is handed on.
-    pub(crate) fn answer(
-        &self,
-        events: &Hub,
-        mut answer: impl FnMut(Option<Order>) -> std::result::Result<Value, String>,
-    ) {
-        while let Ok((mut stream, _)) = self.listener.accept() {
-            if !may_ask(&stream) {
-                continue;
-            }
-            // A client that does not read must not hold the supervisor.
-            let _ = stream.set_write_timeout(Some(Duration::from_millis(200)));
-            let order = control::read(&mut stream);
-            let said = if let Some(Ok(Order::Events)) = order {
-                match events.welcome(stream) {
-                    Ok(()) => continue,
-                    Err((back, why)) => {
-                        stream = back;
-                        Err(why)
-                    }
-                }
-            } else {
-                order.transpose().and_then(&mut answer)
-            };
-            let said = said.unwrap_or_else(|why| json!({ "error": why }));
-            let _ = stream.write_all(said.to_string().as_bytes());
-        }
-    }
-}
-
-impl Drop for Listener {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.path);
-    }
-}
-
-/// Root, or whoever runs the daemon.
-fn may_ask(stream: &UnixStream) -> bool {
-    let mut peer = libc::ucred { pid: 0, uid: u32::MAX, gid: 0 };
-    let mut len = size_of::<libc::ucred>() as libc::socklen_t;
-    // SAFETY: valid pointers to a ucred and its length.
-    let got = unsafe {
-        libc::getsockopt(
-            stream.as_raw_fd(),
-            libc::SOL_SOCKET,
-            libc::SO_PEERCRED,
-            (&raw mut peer).cast(),
-            &raw mut len,
-        )
-    };
-    // SAFETY: no arguments, cannot fail.
-    got == 0 && (peer.uid == 0 || peer.uid == unsafe { libc::geteuid() })
-}
-
 /// `gthulhu-daemon status`.
 pub(crate) fn ask(socket: &Path, as_json: bool) -> Result<()> {
     let object = fetch(socket)?;
+    if let Some(why) = object["error"].as_str() {
+        return Err(Error::new(ExitCode::NoPermission, why.to_owned()));
+    }
     let mut out = std::io::stdout().lock();
     let shown = if as_json { format!("{object}\n") } else { describe(&object) };
     // A closed pipe (| head) is no error.
@@ -373,7 +270,8 @@ pub(crate) fn fetch_after(
     order: impl FnOnce(&mut UnixStream) -> std::io::Result<()>,
 ) -> Result<Value> {
     let mut stream = connect(socket)?;
-    let _ = stream.set_read_timeout(Some(Duration::from_secs(5)));
+    // A change that re-attaches takes a while.
+    let _ = stream.set_read_timeout(Some(Duration::from_secs(30)));
     let said = order(&mut stream).and_then(|()| stream.shutdown(std::net::Shutdown::Write));
     said.map_err(|e| Error::system("cannot speak to the daemon", &e))?;
     let mut text = String::new();
@@ -385,15 +283,8 @@ pub(crate) fn fetch_after(
 /// The same for a person.
 pub(crate) fn describe(o: &Value) -> String {
     let text = |v: &Value| v.as_str().unwrap_or("-").to_owned();
-    if o["mode"] == "none" {
-        return format!(
-            "no scheduler of ours on Linux {}: {}\nsupervisor {}, agent restarts {}{}\n",
-            text(&o["kernel"]),
-            text(&o["message"]),
-            o["supervisor_pid"],
-            o["agent"]["restarts"],
-            reasons(&o["agent"]["restarts_by_reason"]),
-        );
+    if o["mode"] == "none" || o["mode"] == "scx" {
+        return standby::describe(o);
     }
     let number = |v: &Value| v.as_u64().unwrap_or(0);
     let c = &o["counters"];
@@ -461,6 +352,7 @@ pub(crate) fn describe(o: &Value) -> String {
             number(&leg["count"]),
         ));
     }
+    lines.extend(standby::ejected(o));
     if let Some(reason) = o["exit"]["reason"].as_str() {
         lines.push(format!("ended: {reason} {}", text(&o["exit"]["message"])));
     }
@@ -491,7 +383,7 @@ fn limits(o: &Value) -> Option<String> {
 }
 
 /// `: killed 2, stuck 1`, without those that did not happen.
-fn reasons(counts: &Value) -> String {
+pub(crate) fn reasons(counts: &Value) -> String {
     let some = counts.as_object().into_iter().flatten().filter(|(_, n)| n.as_u64() != Some(0));
     let list: Vec<String> = some.map(|(reason, n)| format!("{reason} {n}")).collect();
     if list.is_empty() { String::new() } else { format!(": {}", list.join(", ")) }

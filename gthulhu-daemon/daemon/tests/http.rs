@@ -1,5 +1,7 @@
 //! The daemon in mode `none`: monitor, metrics and runtime configuration on this machine's own kernel. Needs root.
 
+mod hard;
+
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -105,7 +107,9 @@ fn what_is_wrong_is_refused_with_its_place_and_nothing_is_changed() {
     assert_eq!(post(r#"{"configVersion": "1", "mode": "nonsense"}"#), 400);
     assert_eq!(post(&" ".repeat(70_000)), 413);
     let address = &daemon.control;
-    assert_eq!(address.ask("POST", "/api/v1/runtime-config", "Content-Type: text/plain\r\n", "{}").code, 415);
+    let token = fs::read_to_string(&address.1).expect("a token");
+    let text = format!("Content-Type: text/plain\r\nAuthorization: Bearer {token}\r\n").replace("\n\r", "\r");
+    assert_eq!(address.ask("POST", "/api/v1/runtime-config", &text, "{}").code, 415);
     assert_eq!(address.ask("DELETE", "/api/v1/runtime-config", "", "").code, 405);
     assert_eq!(address.ask("POST", "/api/v1/status", "", "").code, 405);
     assert_eq!(address.post("/api/v1/runtime-config?now", "{}").code, 400);
@@ -140,8 +144,8 @@ fn a_mode_that_this_kernel_cannot_run_is_reported_and_everything_goes_on() {
 #[test]
 fn what_cannot_be_saved_is_not_made() {
     let Some(daemon) = Daemon::new("saved", "") else { return };
-    // The place of the state's folder is taken by a file.
-    fs::write(daemon.folder.0.join("state"), "").expect("written");
+    // The place of the new state is taken by a folder.
+    fs::create_dir(daemon.folder.0.join("state/runtime.json.new")).expect("made");
     let body = r#"{"configVersion": "1", "monitoringEnabled": false, "permit": 2}"#;
     let failed = daemon.control.post("/api/v1/runtime-config", body);
     assert_eq!(failed.code, 500, "{}", failed.body);
@@ -273,7 +277,8 @@ impl Drop for Folder {
     }
 }
 
-struct Address(SocketAddr);
+/// And where the token is that the daemon makes, for those who change something.
+struct Address(SocketAddr, PathBuf);
 
 #[derive(Debug)]
 struct Answer {
@@ -307,7 +312,8 @@ impl Daemon {
         let ports: Vec<TcpListener> =
             (0..2).map(|_| TcpListener::bind("127.0.0.1:0").expect("a port")).collect();
         let address = |i: usize| ports[i].local_addr().expect("bound");
-        let (metrics, control) = (Address(address(0)), Address(address(1)));
+        let own_token = path.join("state/control-token");
+        let (metrics, control) = (Address(address(0), own_token.clone()), Address(address(1), own_token));
         drop(ports);
         let mut daemon = Self { child: None, command: Vec::new(), folder, metrics, control };
         let (port, address) = (daemon.metrics.0.port().to_string(), daemon.control.0.to_string());
@@ -404,7 +410,9 @@ impl Address {
     }
 
     fn post(&self, path: &str, body: &str) -> Answer {
-        self.ask("POST", path, "Content-Type: application/json\r\n", body)
+        let token = fs::read_to_string(&self.1).map(|t| format!("Authorization: Bearer {}\r\n", t.trim()));
+        let token = token.unwrap_or_default();
+        self.ask("POST", path, &format!("Content-Type: application/json\r\n{token}"), body)
     }
 
     /// Code 0: there was no answer.

@@ -19,7 +19,8 @@ pub const OPS_PREFIX: &str = "gthulhu";
 const START_LIMIT: Duration = Duration::from_secs(25);
 /// Until a stopped one is gone.
 const STOP_LIMIT: Duration = Duration::from_secs(5);
-const STATUS_LIMIT: Duration = Duration::from_secs(10);
+/// While a core is loaded the supervisor answers nobody.
+const STATUS_LIMIT: Duration = Duration::from_secs(30);
 
 /// What the kernel says.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -88,6 +88,7 @@ fn sample(key: &Key, n: u64) -> String {
             if up <= *max { up.to_string() } else { (default + n + 1).to_string() }
         }
         (Kind::Mode, _) => ["simple", "simple-fifo", "none", "gthulhu"][n as usize].into(),
+        (Kind::Pairs, "scheduler.scx_args") => format!("{}=-{n} -v", crate::SCX_NAMES[n as usize]),
         (Kind::Pairs, _) => format!("n={n}"),
         (Kind::Secret, _) => format!("-----BEGIN PRIVATE KEY-----{n}"),
         (_, "scheduler.scheduler_name") => crate::SCX_NAMES[n as usize].into(),

@@ -44,6 +44,36 @@ fn names_outside_the_list_and_folders_that_are_relative_are_refused() {
 }
 
 #[test]
+fn arguments_are_those_of_the_program_that_runs_and_of_known_programs_only() {
+    let folder = Folder::new();
+    let file = folder.write(
+        "c.yaml",
+        "scheduler:\n  mode: scx\n  scheduler_name: scx_lavd\n  scx_args: {scx_lavd: --performance  -v, scx_rusty: -k}\n",
+    );
+    let loaded = folder.loader().file(&file).load().expect("loaded");
+    let args = |name: &str| loaded.config().scx_args(name);
+    assert_eq!((args("scx_lavd"), args("scx_flash").len()), (vec!["--performance".into(), "-v".into()], 0));
+    let file = folder.write("c.yaml", "scheduler:\n  scx_args:\n    scx_lavdd: -v\n");
+    let error = folder.loader().file(&file).load().expect_err("no such program").to_string();
+    let place =
+        format!("{}:3:5: scheduler.scx_args: 'scx_lavdd' is no scheduler that is run", file.display());
+    assert!(
+        error.starts_with(&place) && error.contains("did you mean scx_lavd?; allowed: scx_beerland, "),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_program_that_is_not_to_be_trusted_is_refused_with_its_place() {
+    let folder = Folder::new();
+    let file =
+        folder.write("c.yaml", "scheduler:\n  mode: scx\n  scheduler_name: scx_lavd\n  scx_folder: /tmp\n");
+    let error = folder.loader().file(&file).load().expect("loaded").check_scx().expect_err("not trusted");
+    let expected = format!("{}:3:19: scheduler.scheduler_name: /tmp", file.display());
+    assert!(error.to_string().starts_with(&expected), "{error}");
+}
+
+#[test]
 fn the_text_of_the_names_is_the_list() {
     assert_eq!(crate::scx::NAMES_TEXT, SCX_NAMES.join(", "));
 }

@@ -43,7 +43,7 @@ const ALERTS: &[Alert] = &[
         name: "GthulhuEjected",
         value: "increase(gthulhu_scheduler_ejections_total[15m])", bound: "> 0", lasting: "0m", severity: "critical",
         summary: "{{ $labels.instance }}: the kernel removed the scheduler",
-        description: "A task waited for longer than scheduler.stall_timeout_ms, or the core did what it must not. Reason and dump are in the daemon's log and in ejections.json beside its runtime configuration. Please report it.",
+        description: "A task waited for longer than scheduler.stall_timeout_ms, or the core did what it must not. Reason and dump are in the daemon's log and in status --json, under ejections.last. Please report it.",
         fires: (&[("gthulhu_scheduler_ejections_total", "0x5 1x9")], 7),
         silent: &[("gthulhu_scheduler_ejections_total", "3x15")],
     },

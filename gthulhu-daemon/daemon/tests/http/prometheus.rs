@@ -239,7 +239,7 @@ impl Server {
             .stderr(log)
             .spawn()
             .expect("started");
-        let (address, record) = (Address(port), record.to_owned());
+        let (address, record) = (Address(port, PathBuf::new()), record.to_owned());
         let server = Self { child, address, record, _folder: Folder(folder) };
         wait_for("Prometheus", || (server.text("/-/ready").is_some()).then_some(()));
         // Rates want two samples; the first is there for what is only in the first answer of the record.

@@ -1,6 +1,9 @@
 //! What is promised, checked against a real kernel.
 
 mod cgroups;
+mod control;
+mod drills;
+mod eject;
 mod fair;
 mod faulty;
 mod freeze;
@@ -23,6 +26,7 @@ mod scene;
 mod smoke;
 mod soak;
 mod stress;
+mod switch;
 mod sysrq;
 mod top;
 
@@ -87,6 +91,12 @@ pub enum Suite {
     Runtime,
     /// `top` and `events` beside a daemon that schedules
     Top,
+    /// What may happen to a daemon, in one boot: kills, garbage, strangers, slow clients, a full disk
+    Drills,
+    /// The kernel ejects the scheduler
+    Eject,
+    /// From the kernel's scheduler to ours to another program's, and back
+    Switch,
     /// Options of `run`, `plugins` and `doctor`
     Options,
     /// A daemon of somebody else's: the program of examples/out-of-tree in LAB_DAEMON
@@ -141,6 +151,9 @@ pub fn run(suite: Suite, secs: Option<u64>, checks: &mut Checks) {
         Suite::Mode => ("mode", mode::run(checks, secs(5))),
         Suite::Runtime => ("runtime", runtime::run(checks, secs(5))),
         Suite::Top => ("top", top::run(checks)),
+        Suite::Drills => ("drills", drills::run(checks)),
+        Suite::Eject => ("eject", eject::run(checks)),
+        Suite::Switch => ("switch", switch::run(checks)),
         Suite::Options => ("options", options::run(checks)),
         Suite::Plugin => ("plugin", plugin::run(checks)),
     };

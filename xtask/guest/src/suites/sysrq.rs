@@ -7,6 +7,7 @@ use crate::process::wait_for;
 use crate::sched::{self, Daemon, Scx};
 use crate::{Context, Result, sys};
 use std::fs;
+use std::process::Command;
 use std::time::Duration;
 
 const LIMIT: Duration = Duration::from_secs(3);
@@ -29,15 +30,28 @@ pub(super) fn run(checks: &mut Checks) -> Result<()> {
     checks.check("sysrq.end", || {
         press("S")?;
         wait_for("end of the scheduler", LIMIT, || Ok((Scx::read()?.state == "disabled").then_some(())))?;
-        let (outcome, said) = daemon.ended(LIMIT)?;
-        let exit = &outcome.report["exit"];
+        // Somebody wanted it: the daemon goes on, and leaves it at that.
+        let (status, _) = wait_for("report of the end", LIMIT, || {
+            Ok(Some(daemon.status()?).filter(|status| status["mode"] == "none"))
+        })?;
+        let exit = &status["exit"];
         ensure(exit["kind"] == KIND, || format!("exit {exit}, wanted kind {KIND}"))?;
-        ensure(said.to_lowercase().contains("sysrq"), || format!("it does not name SysRq: {said}"))?;
-        // Somebody wanted it: that is no failure of the scheduler.
-        ensure(outcome.code != 1, || format!("exit code 1, as for an ejection: {said}"))?;
-        balanced(&outcome.report)?;
+        ensure(status["reason"] == "removed", || format!("reason {}", status["reason"]))?;
+        let message = status["message"].as_str().unwrap_or_default();
+        ensure(message.to_lowercase().contains("sysrq"), || format!("it does not name SysRq: {message}"))?;
+        balanced(&status["last"])?;
         a_task_runs()?;
-        Ok(format!("exit code {}, {exit}", outcome.code))
+        sys::sleep(Duration::from_secs(1));
+        ensure(Scx::read()?.state == "disabled", || "it came back by itself".into())?;
+        Ok(format!("{message}; ledgers balanced"))
+    });
+    checks.check("sysrq.back", || {
+        let told = Command::new(sched::daemon_program()).args(["mode", "agent"]).output().cannot("run it")?;
+        ensure(told.status.success(), || String::from_utf8_lossy(&told.stderr).into_owned())?;
+        healthy(&daemon, seq + 1)?;
+        let (outcome, text) = stop_well(daemon)?;
+        balanced(&outcome.report)?;
+        Ok(format!("when asked for; {text}"))
     });
     checks.check("sysrq.again", || {
         let next = Daemon::start(PLUGIN, &[])?;
