@@ -118,6 +118,8 @@ pub struct Stream {
     response: Response,
     parser: Parser,
     silence: Duration,
+    /// Until the first message: it says what holds now, so it comes at once.
+    first: Option<tokio::time::Instant>,
     waiting: std::collections::VecDeque<Event>,
 }
 
@@ -161,6 +163,9 @@ impl Client {
                 return Err(invalid("the authority's certificate: there is none in it".into()));
             }
             builder = builder.tls_certs_only(certificates);
+        } else if base.scheme() == "http" {
+            // A machine that has no certificates at all can speak http:// all the same.
+            builder = builder.tls_certs_only([]);
         }
         if let (Some(cert), Some(key)) = (cert_pem, key_pem) {
             let identity = Identity::from_pem(format!("{cert}\n{key}").as_bytes())
@@ -202,7 +207,8 @@ impl Client {
             return Err(Error { kind: ErrorKind::NotOffered, message });
         }
         let silence = self.shared.silence;
-        Ok(Stream { response, parser: Parser::new(LONGEST), silence, waiting: Default::default() })
+        let first = Some(tokio::time::Instant::now() + self.shared.time);
+        Ok(Stream { response, parser: Parser::new(LONGEST), silence, first, waiting: Default::default() })
     }
 
     /// A request with its whole answer.
@@ -311,15 +317,17 @@ impl Stream {
     pub async fn next(&mut self) -> Result<Message, Error> {
         loop {
             while let Some(event) = self.waiting.pop_front() {
+                self.first = None;
                 match event.name.as_str() {
                     "strategies" => return parse(event.data.as_bytes(), paths::STREAM).map(Message::Strategies),
                     "alive" => return Ok(Message::Alive),
                     _ => {}
                 }
             }
-            let chunk = tokio::time::timeout(self.silence, self.response.chunk()).await;
-            let Ok(chunk) = chunk else {
-                let message = format!("{}: silent for {} s", paths::STREAM, self.silence.as_secs_f32());
+            let silent = tokio::time::Instant::now() + self.silence;
+            let until = self.first.map_or(silent, |first| first.min(silent));
+            let Ok(chunk) = tokio::time::timeout_at(until, self.response.chunk()).await else {
+                let message = format!("{}: nothing was heard for too long", paths::STREAM);
                 return Err(Error { kind: ErrorKind::Timeout, message });
             };
             let Some(chunk) = chunk.map_err(|e| unreachable_by(paths::STREAM, &e))? else {

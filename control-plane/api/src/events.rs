@@ -5,7 +5,7 @@
 //! | `strategies` | a [`StrategyList`](crate::StrategyList) | these, all of them, hold from now on |
 //! | `alive` | empty, or anything | what was told last still holds; at least every 10 s |
 //!
-//! The first event is `strategies`. Others, comments and `retry` are passed over.
+//! The first event is `strategies`, at once. Others, comments and `retry` are passed over.
 
 use std::fmt;
 

@@ -33,6 +33,10 @@ pub struct StrategyList {
 pub struct Record {
     /// The process, or one thread of one that is not its first.
     pub pid: i64,
+    /// When that was started, in clock ticks (100 a second) since boot: then a pid that was given to another process
+    /// meanwhile is not taken for it. The original has none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub started: Option<u64>,
     /// A number or, as in the first API, a boolean. What it means is in [`Record::priority`].
     #[serde(skip_serializing_if = "Value::is_null")]
     pub priority: Value,

@@ -9,6 +9,7 @@ use std::time::Duration;
 use clap::ValueEnum;
 use serde_json::Value;
 
+use crate::strategies;
 use crate::{Error, ExitCode, Result, status};
 
 /// Who decides, as far as that can be told.
@@ -24,6 +25,8 @@ pub(crate) enum Decider {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Order {
     Mode(Decider),
+    /// Answered by the thread of strategies.
+    Strategies(strategies::Command),
 }
 
 /// A line is no longer.
@@ -35,19 +38,24 @@ impl FromStr for Order {
     type Err = String;
 
     fn from_str(line: &str) -> std::result::Result<Self, String> {
-        match line.split_ascii_whitespace().collect::<Vec<_>>()[..] {
+        let words: Vec<&str> = line.split_ascii_whitespace().collect();
+        if let Some(command) = strategies::Command::parse(&words) {
+            return Ok(Self::Strategies(command));
+        }
+        match words[..] {
             ["mode", "kernel"] => Ok(Self::Mode(Decider::Kernel)),
             ["mode", "agent"] => Ok(Self::Mode(Decider::Agent)),
             _ => Err(format!(
-                "'{}' is no order; there are 'mode kernel' and 'mode agent'",
+                "'{}' is no order; there are 'mode kernel', 'mode agent', 'strategy apply', 'strategy list', \
+                 'strategy clear' and 'explain PID'",
                 line.escape_default()
             )),
         }
     }
 }
 
-/// The order of a client, if it has one.
-pub(crate) fn read(stream: &mut UnixStream) -> Option<std::result::Result<Order, String>> {
+/// The order of a client, if it has one, and what it has said behind it already.
+pub(crate) fn read(stream: &mut UnixStream) -> Option<std::result::Result<(Order, Vec<u8>), String>> {
     let _ = stream.set_read_timeout(Some(PATIENCE));
     let (mut bytes, mut some) = (Vec::new(), [0; LONGEST]);
     // Until the client has said all, or enough.
@@ -57,9 +65,10 @@ pub(crate) fn read(stream: &mut UnixStream) -> Option<std::result::Result<Order,
             _ => break,
         }
     }
-    let text = String::from_utf8_lossy(&bytes);
-    let line = text.lines().next().unwrap_or_default().trim();
-    (!line.is_empty()).then(|| line.parse())
+    let end = bytes.iter().position(|byte| *byte == b'\n').unwrap_or(bytes.len());
+    let line = String::from_utf8_lossy(&bytes[..end]).trim().to_owned();
+    let rest = bytes.get(end + 1..).unwrap_or_default().to_vec();
+    (!line.is_empty()).then(|| line.parse().map(|order| (order, rest)))
 }
 
 /// `gthulhu-daemon mode`: gives the order, and returns how the daemon stands then.
@@ -85,7 +94,7 @@ mod tests {
             let (mut ours, mut theirs) = UnixStream::pair().unwrap();
             theirs.write_all(text.as_bytes()).unwrap();
             theirs.shutdown(std::net::Shutdown::Write).unwrap();
-            read(&mut ours)
+            read(&mut ours).map(|said| said.map(|(order, _)| order))
         };
         assert_eq!(said("mode kernel\n"), Some(Ok(Order::Mode(Decider::Kernel))));
         assert_eq!(said("  mode agent"), Some(Ok(Order::Mode(Decider::Agent))));
@@ -95,5 +104,11 @@ mod tests {
         // A client that neither speaks nor leaves does not hold the supervisor.
         let (mut ours, _theirs) = UnixStream::pair().unwrap();
         assert_eq!(read(&mut ours), None);
+        // What stands behind the line is not lost.
+        let (mut ours, mut theirs) = UnixStream::pair().unwrap();
+        theirs.write_all(b"strategy apply\n[1,\n2]").unwrap();
+        theirs.shutdown(std::net::Shutdown::Write).unwrap();
+        let apply = Order::Strategies(strategies::Command::Apply);
+        assert_eq!(read(&mut ours), Some(Ok((apply, b"[1,\n2]".to_vec()))));
     }
 }

@@ -9,6 +9,7 @@ use gthulhu_config::Config;
 use serde_json::Value;
 use tokio::sync::oneshot;
 
+use crate::strategies::Published;
 use crate::{Error, Result};
 
 /// More questions than this do not wait: whoever asks is told so.
@@ -23,6 +24,8 @@ pub(crate) enum Ask {
     Check(Box<Config>),
     /// Run this from now on, attached anew if so said.
     Adopt { config: Box<Config>, reattach: bool },
+    /// These strategies are wanted.
+    Strategies(Box<Published>),
 }
 
 /// What comes back: an object, or why not.

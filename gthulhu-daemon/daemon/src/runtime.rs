@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use crate::desk::{Ask, Caller};
 use crate::log::Log;
+use crate::strategies;
 use crate::watcher::{self, Watcher};
 use crate::{Error, ExitCode, Result, configure, http};
 
@@ -39,6 +40,7 @@ pub(crate) struct Shared {
     told: RwLock<Told>,
     pub(crate) caller: Caller,
     pub(crate) watcher: Watcher,
+    strategies: strategies::Handle,
     pub(crate) secrets: Secrets,
 }
 
@@ -57,12 +59,18 @@ pub(crate) type Reply = (u16, Value);
 
 /// Starts monitor and HTTP, each in a thread of its own. Neither can stop what is scheduled: what they cannot do they
 /// say, and try again.
-pub(crate) fn start(configuration: Configuration, secrets: Secrets, caller: Caller, log: Log) -> Result<()> {
+pub(crate) fn start(
+    configuration: Configuration,
+    secrets: Secrets,
+    caller: Caller,
+    strategies: strategies::Handle,
+    log: Log,
+) -> Result<()> {
     let config = configuration.config().clone();
     let watcher = watcher::start(&config, log.clone())?;
     let told = RwLock::new(Told::of(&configuration, None));
     let configuration = Mutex::new(configuration);
-    let shared = Arc::new(Shared { configuration, told, caller, watcher, secrets });
+    let shared = Arc::new(Shared { configuration, told, caller, watcher, strategies, secrets });
     http::start(shared, &config, log)
 }
 
@@ -133,6 +141,7 @@ impl Shared {
             }
         };
         self.watcher.adopt(&config);
+        self.strategies.adopt(&config);
         self.tell(Told::of(&configuration, None));
         let mut answer = change.json();
         let noop = change.is_noop() && done.as_object().is_none_or(serde_json::Map::is_empty);

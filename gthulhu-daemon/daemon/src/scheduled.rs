@@ -12,6 +12,7 @@ use crate::log::Log;
 use crate::registry::Registry;
 use crate::settings::Settings;
 use crate::status::Facts;
+use crate::strategies::{Table, now_ns};
 use crate::{Error, ExitCode, Result};
 
 /// After a detach the kernel may still be busy with it for a moment.
@@ -45,6 +46,7 @@ impl Scheduled {
         registry: &Registry,
         settings: &Settings,
         kernel_mode: bool,
+        table: &Table,
         facts: &mut Facts,
         log: &Log,
     ) -> Result<Self> {
@@ -76,16 +78,47 @@ impl Scheduled {
         }
         let mut new =
             Self { running, events: plugin.events, agent: None, restart: Restart::default(), pages };
-        new.start_agent(settings, facts)?;
+        new.tell_core(table, facts, log);
+        new.start_agent(settings, table, facts)?;
         Ok(new)
     }
 
-    fn start_agent(&mut self, settings: &Settings, facts: &mut Facts) -> Result<u32> {
-        let agent = Agent::start(settings, &self.running)?;
+    fn start_agent(&mut self, settings: &Settings, table: &Table, facts: &mut Facts) -> Result<u32> {
+        let mut agent = Agent::start(settings, &self.running)?;
+        facts.strategies.agent = None;
+        agent.want(table);
         let pid = agent.pid();
         facts.agent = Some(pid);
         self.agent = Some(agent);
         Ok(pid)
+    }
+
+    /// Puts a table of strategies into the core, and hands it to the agent.
+    pub(crate) fn want(&mut self, table: &Table, facts: &mut Facts, log: &Log) {
+        self.tell_core(table, facts, log);
+        if let Some(agent) = &mut self.agent {
+            agent.want(table);
+        }
+    }
+
+    fn tell_core(&self, table: &Table, facts: &mut Facts, log: &Log) {
+        let now = qumun::Nanos(now_ns());
+        let rules = gthulhu_plugin_gthulhu::rules(Some(&table.build()), [], gthulhu_model::Floor::DEFAULT, now);
+        match self.running.set_rules(&rules) {
+            Ok(_) => {
+                // Not again for the next core.
+                let new = facts.strategies.core != Some(table.generation);
+                if let Some(received) = table.received_ns.filter(|_| new) {
+                    facts.strategies.to_core.count(now_ns().saturating_sub(received));
+                }
+                facts.strategies.core = Some(table.generation);
+                facts.strategies.error = None;
+            }
+            Err(error) => {
+                log.warn(format_args!("the core does not take the strategies: {error}; those before stay until they fade"));
+                facts.strategies.error = Some(error.to_string());
+            }
+        }
     }
 
     /// Becomes readable when the agent ends; negative when there is none.
@@ -110,9 +143,22 @@ impl Scheduled {
     }
 
     /// Looks after the agent.
-    pub(crate) fn look(&mut self, settings: &Settings, facts: &mut Facts, log: &Log) -> Result<Found> {
+    pub(crate) fn look(
+        &mut self,
+        settings: &Settings,
+        table: &Table,
+        facts: &mut Facts,
+        log: &Log,
+    ) -> Result<Found> {
         if let Some(record) = self.running.exited() {
             return Ok(Found::Removed(record));
+        }
+        if let Some(has) = self.agent.as_mut().and_then(Agent::has) {
+            let new = facts.strategies.agent.is_some_and(|before| before < has.generation);
+            if let Some(received) = table.received_ns.filter(|_| new && has.generation == table.generation) {
+                facts.strategies.to_agent.count(has.at_ns.saturating_sub(received));
+            }
+            facts.strategies.agent = Some(has.generation);
         }
         if let Some(hang) = self.agent.as_mut().and_then(|a| a.look(self.running.inner())) {
             log.warn(format_args!(
@@ -135,7 +181,7 @@ impl Scheduled {
         }
         if self.restart.due.is_some_and(|due| due <= Instant::now()) {
             self.restart.due = None;
-            let pid = self.start_agent(settings, facts)?;
+            let pid = self.start_agent(settings, table, facts)?;
             facts.restarts += 1;
             log.info(format_args!("agent {pid} started (restart {})", facts.restarts));
         }
@@ -152,6 +198,7 @@ impl Scheduled {
         &mut self,
         old: &Settings,
         new: &Settings,
+        table: &Table,
         facts: &mut Facts,
         log: &Log,
     ) -> Result<()> {
@@ -167,7 +214,7 @@ impl Scheduled {
         self.agent = None;
         self.restart = Restart::default();
         facts.agent = None;
-        let pid = self.start_agent(new, facts)?;
+        let pid = self.start_agent(new, table, facts)?;
         facts.replaced += 1;
         if let Some(name) = &new.policy.plugin {
             facts.plugin.clone_from(name);
@@ -180,6 +227,7 @@ impl Scheduled {
     pub(crate) fn end(self, facts: &mut Facts) -> (Option<ExitRecord>, LoadedCore) {
         let ended = self.running.detach();
         facts.agent = None;
+        (facts.strategies.core, facts.strategies.agent) = (None, None);
         drop(self.agent);
         ended
     }

@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use crate::control::{self, Order};
 use crate::limits::Limits;
 use crate::process::Stat;
+use crate::strategies;
 use crate::{Error, ExitCode, Result};
 
 /// Where the daemon listens unless told otherwise.
@@ -37,6 +38,7 @@ pub(crate) struct Facts {
     /// How often an agent was replaced for a change.
     pub(crate) replaced: u64,
     pub(crate) crash_loops: u64,
+    pub(crate) strategies: strategies::Facts,
 }
 
 /// Why nothing of ours schedules.
@@ -66,6 +68,7 @@ impl Facts {
             gap: None,
             replaced: 0,
             crash_loops: 0,
+            strategies: strategies::Facts::default(),
         }
     }
 
@@ -188,6 +191,7 @@ pub(crate) fn object(facts: &Facts, now: &Snapshot) -> Value {
             "decisions_open": ledgers.decisions_open,
         },
         "legs": legs,
+        "strategies": facts.strategies.json(),
         "attaches": attaches(facts),
         "exit": exit(facts),
     })
@@ -215,6 +219,7 @@ pub(crate) fn idle(facts: &Facts) -> Value {
             "restarts_by_reason": ends(facts),
             "replaced": facts.replaced,
         },
+        "strategies": facts.strategies.json(),
         "attaches": attaches(facts),
         "exit": exit(facts),
     })
@@ -272,15 +277,27 @@ impl Listener {
         Ok(Self { listener, path: path.to_owned() })
     }
 
-    /// Answers everyone who waits, and nobody who may not ask.
-    pub(crate) fn answer(&self, mut answer: impl FnMut(Option<Order>) -> std::result::Result<Value, String>) {
+    /// Answers everyone who waits, and nobody who may not ask. Those who want something of the thread of strategies are
+    /// given to it.
+    pub(crate) fn answer(
+        &self,
+        strategies: &strategies::Handle,
+        mut answer: impl FnMut(Option<Order>) -> std::result::Result<Value, String>,
+    ) {
         while let Ok((mut stream, _)) = self.listener.accept() {
             if !may_ask(&stream) {
                 continue;
             }
             // A client that does not read must not hold the supervisor.
             let _ = stream.set_write_timeout(Some(Duration::from_millis(200)));
-            let said = control::read(&mut stream).transpose().and_then(&mut answer);
+            let order = match control::read(&mut stream).transpose() {
+                Ok(Some((Order::Strategies(command), said))) => {
+                    strategies.serve(command, said, stream);
+                    continue;
+                }
+                other => other.map(|order| order.map(|(order, _)| order)),
+            };
+            let said = order.and_then(&mut answer);
             let said = said.unwrap_or_else(|why| json!({ "error": why }));
             let _ = stream.write_all(said.to_string().as_bytes());
         }
@@ -420,6 +437,7 @@ pub(crate) fn describe(o: &Value) -> String {
         ),
     ];
     lines.extend(limits(&o["limits"]));
+    lines.extend(strategies::line(&o["strategies"]));
     for leg in o["legs"].as_array().into_iter().flatten() {
         lines.push(format!(
             "  {:<17} p50 <= {:>8.1} us   p99 <= {:>8.1} us   ({} sampled)",

@@ -19,6 +19,7 @@ use crate::scheduled::{Found, Scheduled};
 use crate::settings::Settings;
 use crate::signals::{Signals, wait};
 use crate::status::{Facts, Listener, Off, Snapshot};
+use crate::strategies::{self, Published};
 use crate::{Error, ExitCode, Result, runtime, status};
 
 /// How often the supervisor looks whether the kernel has removed the scheduler.
@@ -44,10 +45,11 @@ pub(crate) fn run(
     // After the load: the kernel's answer about another scheduler is the better one.
     let listener = Listener::bind(&socket)?;
     let (desk, caller) = desk::open()?;
-    runtime::start(configuration, secrets, caller, log)?;
+    let strategies = strategies::start(configuration.config(), caller.clone(), log.clone())?;
+    runtime::start(configuration, secrets, caller, strategies.clone(), log)?;
     let mut notify = Notify::from_env();
     notify.ready(&supervisor.line());
-    let end = supervisor.supervise(&signals, &listener, &desk, &mut notify);
+    let end = supervisor.supervise(&signals, &listener, &strategies, &desk, &mut notify);
     notify.stopping();
     supervisor.finish(end)
 }
@@ -68,6 +70,8 @@ struct Supervisor<'a> {
     scheduled: Option<Scheduled>,
     facts: Facts,
     scan: Scan,
+    /// What is wanted for whom, whoever schedules.
+    table: strategies::Table,
 }
 
 impl<'a> Supervisor<'a> {
@@ -75,7 +79,8 @@ impl<'a> Supervisor<'a> {
         let mut facts = Facts::new(settings.policy.plugin.as_deref().unwrap_or("none"));
         facts.off = Some(Off { why: "mode", message: "scheduler.mode is none".into() });
         let kernel_mode = settings.kernel_mode;
-        Self { registry, log, settings, kernel_mode, scheduled: None, facts, scan: Scan::default() }
+        let (scan, table) = (Scan::default(), strategies::Table::default());
+        Self { registry, log, settings, kernel_mode, scheduled: None, facts, scan, table }
     }
 
     fn wants_scheduler(&self) -> bool {
@@ -102,8 +107,9 @@ impl<'a> Supervisor<'a> {
     }
 
     fn begin(&mut self) -> Result<()> {
+        let (table, facts) = (&self.table, &mut self.facts);
         let begun =
-            Scheduled::begin(self.registry, &self.settings, self.kernel_mode, &mut self.facts, &self.log)?;
+            Scheduled::begin(self.registry, &self.settings, self.kernel_mode, table, facts, &self.log)?;
         self.scheduled = Some(begun);
         // How the one before ended is in the log.
         (self.facts.off, self.facts.exit) = (None, None);
@@ -114,6 +120,7 @@ impl<'a> Supervisor<'a> {
         &mut self,
         signals: &Signals,
         listener: &Listener,
+        strategies: &strategies::Handle,
         desk: &Desk,
         notify: &mut Notify,
     ) -> Result<End> {
@@ -126,7 +133,7 @@ impl<'a> Supervisor<'a> {
                 return Ok(End::Signal);
             }
             if let Some(scheduled) = &mut self.scheduled {
-                match scheduled.look(&self.settings, &mut self.facts, &self.log)? {
+                match scheduled.look(&self.settings, &self.table, &mut self.facts, &self.log)? {
                     Found::Fine => {}
                     Found::Removed(record) => return Ok(End::Removed(record)),
                     Found::CrashLoop(how) => {
@@ -135,7 +142,7 @@ impl<'a> Supervisor<'a> {
                     }
                 }
             }
-            listener.answer(|order| match order {
+            listener.answer(strategies, |order| match order {
                 Some(order) => self.obey(order).map(|()| self.object()),
                 None => Ok(self.object()),
             });
@@ -171,7 +178,10 @@ impl<'a> Supervisor<'a> {
     }
 
     fn obey(&mut self, order: Order) -> std::result::Result<(), String> {
-        let Order::Mode(decider) = order;
+        let decider = match order {
+            Order::Mode(decider) => decider,
+            Order::Strategies(_) => return Err("this is answered by the thread of strategies".into()),
+        };
         let kernel_mode = decider == Decider::Kernel;
         match &self.scheduled {
             Some(scheduled) => scheduled.set_kernel_mode(kernel_mode).map_err(|e| e.to_string())?,
@@ -188,6 +198,10 @@ impl<'a> Supervisor<'a> {
     fn answer(&mut self, ask: Ask) -> Answer {
         match ask {
             Ask::Status => Ok(self.object()),
+            Ask::Strategies(published) => {
+                self.want(*published);
+                Ok(Value::Null)
+            }
             Ask::Check(config) => self.check(&self.settings.with(&config)),
             Ask::Adopt { config, reattach } => self.adopt(&config, reattach).map_err(|e| {
                 self.log.warn(format_args!("a change of the configuration was not made: {e}"));
@@ -239,7 +253,7 @@ impl<'a> Supervisor<'a> {
                 if other_mode {
                     scheduled.set_kernel_mode(self.kernel_mode)?;
                 }
-                scheduled.adopt(old, &self.settings, &mut self.facts, &self.log)?;
+                scheduled.adopt(old, &self.settings, &self.table, &mut self.facts, &self.log)?;
                 Ok(json!({}))
             }
             Some(_) => self.reattach(),
@@ -259,6 +273,16 @@ impl<'a> Supervisor<'a> {
             gap.as_millis()
         ));
         Ok(json!({ "reattached": true, "gapMs": gap.as_millis() as u64 }))
+    }
+
+    /// Takes what is wanted. While nothing of ours schedules it waits for when something does.
+    fn want(&mut self, published: Published) {
+        self.facts.strategies.told = published.told;
+        let Some(table) = published.table else { return };
+        self.table = table;
+        if let Some(scheduled) = &mut self.scheduled {
+            scheduled.want(&self.table, &mut self.facts, &self.log);
+        }
     }
 
     /// How things stand.

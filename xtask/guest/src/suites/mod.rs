@@ -22,6 +22,7 @@ mod runtime;
 mod scene;
 mod smoke;
 mod soak;
+mod strategies;
 mod stress;
 mod sysrq;
 
@@ -84,6 +85,8 @@ pub enum Suite {
     Mode,
     /// The configuration changed over HTTP, crash loops, and metrics through all of it
     Runtime,
+    /// Strategies of a decision maker and of this machine: how fast they hold, what they do, and their end
+    Strategies,
     /// Options of `run`, `plugins` and `doctor`
     Options,
     /// A daemon of somebody else's: the program of examples/out-of-tree in LAB_DAEMON
@@ -137,6 +140,7 @@ pub fn run(suite: Suite, secs: Option<u64>, checks: &mut Checks) {
         Suite::Soak => ("soak", soak::run(checks, secs(120))),
         Suite::Mode => ("mode", mode::run(checks, secs(5))),
         Suite::Runtime => ("runtime", runtime::run(checks, secs(5))),
+        Suite::Strategies => ("strategies", strategies::run(checks)),
         Suite::Options => ("options", options::run(checks)),
         Suite::Plugin => ("plugin", plugin::run(checks)),
     };
