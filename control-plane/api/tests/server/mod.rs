@@ -11,44 +11,44 @@ use std::time::Duration;
 
 /// What was asked.
 #[derive(Clone, Debug, Default)]
-pub struct Asked {
-    pub method: String,
-    pub path: String,
-    pub head: String,
-    pub body: String,
+pub(crate) struct Asked {
+    pub(crate) method: String,
+    pub(crate) path: String,
+    pub(crate) head: String,
+    pub(crate) body: String,
 }
 
 impl Asked {
-    pub fn token(&self) -> Option<&str> {
+    pub(crate) fn token(&self) -> Option<&str> {
         let line = self.head.lines().find(|line| line.to_ascii_lowercase().starts_with("authorization:"))?;
         line.split_once("Bearer ").map(|(_, token)| token.trim())
     }
 }
 
 /// Where an answer is written to. An error ends the connection.
-pub type Out<'a> = &'a mut dyn Write;
+pub(crate) type Out<'a> = &'a mut dyn Write;
 type Answer = dyn Fn(&Asked, Out<'_>) -> std::io::Result<()> + Send + Sync;
 
 /// Answers one request per connection, each in a thread. Gone when dropped.
-pub struct Server {
-    pub address: SocketAddr,
-    pub asked: Arc<Mutex<Vec<Asked>>>,
+pub(crate) struct Server {
+    pub(crate) address: SocketAddr,
+    pub(crate) asked: Arc<Mutex<Vec<Asked>>>,
     over: Arc<AtomicBool>,
 }
 
 impl Server {
-    pub fn new(answer: impl Fn(&Asked, Out<'_>) -> std::io::Result<()> + Send + Sync + 'static) -> Self {
+    pub(crate) fn new(answer: impl Fn(&Asked, Out<'_>) -> std::io::Result<()> + Send + Sync + 'static) -> Self {
         Self::at("127.0.0.1:0", None, answer)
     }
 
-    pub fn tls(
+    pub(crate) fn tls(
         config: rustls::ServerConfig,
         answer: impl Fn(&Asked, Out<'_>) -> std::io::Result<()> + Send + Sync + 'static,
     ) -> Self {
         Self::at("127.0.0.1:0", Some(Arc::new(config)), answer)
     }
 
-    pub fn at(
+    pub(crate) fn at(
         address: &str,
         tls: Option<Arc<rustls::ServerConfig>>,
         answer: impl Fn(&Asked, Out<'_>) -> std::io::Result<()> + Send + Sync + 'static,
@@ -70,16 +70,16 @@ impl Server {
         Self { address, asked, over }
     }
 
-    pub fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         format!("http://{}", self.address)
     }
 
-    pub fn https(&self) -> String {
+    pub(crate) fn https(&self) -> String {
         format!("https://localhost:{}", self.address.port())
     }
 
     /// How often this was asked.
-    pub fn count(&self, path: &str) -> usize {
+    pub(crate) fn count(&self, path: &str) -> usize {
         self.asked.lock().expect("no panic").iter().filter(|asked| asked.path == path).count()
     }
 }
@@ -128,7 +128,7 @@ fn read(stream: &mut impl Read) -> Option<Asked> {
 }
 
 /// A whole answer.
-pub fn reply(out: Out<'_>, code: u16, body: &str) -> std::io::Result<()> {
+pub(crate) fn reply(out: Out<'_>, code: u16, body: &str) -> std::io::Result<()> {
     let length = body.len();
     write!(
         out,
@@ -137,18 +137,18 @@ pub fn reply(out: Out<'_>, code: u16, body: &str) -> std::io::Result<()> {
 }
 
 /// The head of a stream.
-pub fn begin_stream(out: Out<'_>) -> std::io::Result<()> {
+pub(crate) fn begin_stream(out: Out<'_>) -> std::io::Result<()> {
     out.write_all(b"HTTP/1.1 200 X\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n")?;
     out.flush()
 }
 
 /// An event of it.
-pub fn event(out: Out<'_>, name: &str, data: &str) -> std::io::Result<()> {
+pub(crate) fn event(out: Out<'_>, name: &str, data: &str) -> std::io::Result<()> {
     write!(out, "event: {name}\ndata: {data}\n\n")?;
     out.flush()
 }
 
 /// Waits for the other side to hang up, or for long.
-pub fn hang() {
+pub(crate) fn hang() {
     std::thread::sleep(Duration::from_secs(20));
 }

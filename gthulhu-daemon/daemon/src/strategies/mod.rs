@@ -150,6 +150,8 @@ struct Maker {
     refused_now: usize,
     gone: usize,
     generation: Option<(String, u64)>,
+    /// Its last list was not taken.
+    misunderstood: bool,
     /// Counters told, and why not.
     told: u64,
     told_error: Option<String>,
@@ -242,12 +244,20 @@ impl Service {
     async fn hear(&mut self, heard: Heard) {
         let news = match heard {
             Heard::List { list, received_ns, by } => {
-                let news = self.take(*list, by.name());
+                let taken = self.take(*list, by.name());
+                let news = taken.as_ref().is_ok_and(|news| *news);
+                self.maker.misunderstood = taken.is_err();
+                if let Err(why) = taken {
+                    self.trouble(why);
+                }
                 news.then_some(received_ns)
             }
+            // What it told last is what holds, unless that was not understood.
             Heard::Alive => {
-                self.well();
-                self.book.confirm(Source::Maker, now_ns());
+                if !self.maker.misunderstood {
+                    self.well();
+                    self.book.confirm(Source::Maker, now_ns());
+                }
                 None
             }
             Heard::Trouble(why) => {
@@ -271,30 +281,16 @@ impl Service {
     }
 
     /// A list of the decision maker's. Returns whether something is to be changed for it.
-    fn take(&mut self, list: StrategyList, by: &'static str) -> bool {
+    fn take(&mut self, list: StrategyList, by: &'static str) -> std::result::Result<bool, String> {
         let counted = list.generation.map(|generation| (list.instance.clone(), generation));
         if let (Some((instance, generation)), Some((last_instance, last))) = (&counted, &self.maker.generation)
             && instance == last_instance
             && generation < last
         {
-            let why = format!("its list {generation} is older than {last}, which it told before; it is not taken");
-            self.trouble(why);
-            return false;
+            return Err(format!("its list {generation} is older than {last}, which it told before; it is not taken"));
         }
-        let found = match list.records() {
-            Ok(found) => found,
-            Err(why) => {
-                self.trouble(why);
-                return false;
-            }
-        };
-        let look = match Look::new() {
-            Ok(look) => look,
-            Err(why) => {
-                self.trouble(why);
-                return false;
-            }
-        };
+        let found = list.records()?;
+        let look = Look::new()?;
         self.maker.generation = counted;
         self.maker.by = Some(by);
         self.maker.lists += 1;
@@ -317,7 +313,7 @@ impl Service {
         }
         self.maker.gone = gone;
         self.refuse(refused);
-        self.book.replace(Source::Maker, wants, now_ns())
+        Ok(self.book.replace(Source::Maker, wants, now_ns()))
     }
 
     fn refuse(&mut self, refused: Vec<String>) {
