@@ -200,10 +200,13 @@ impl Client {
     /// # Errors
     /// [`ErrorKind::NotOffered`] where there is no stream, and all that can go wrong with a request.
     pub async fn stream(&self) -> Result<Stream, Error> {
-        let response = within(self.shared.time, paths::STREAM, self.answer(Method::GET, paths::STREAM, None)).await?;
-        let kind = response.headers().get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or("nothing");
+        let response =
+            within(self.shared.time, paths::STREAM, self.answer(Method::GET, paths::STREAM, None)).await?;
+        let kind =
+            response.headers().get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or("nothing");
         if !kind.split(';').next().is_some_and(|kind| kind.trim().eq_ignore_ascii_case("text/event-stream")) {
-            let message = format!("{}: no event stream: it answers with {}", paths::STREAM, one_line(kind, 60));
+            let message =
+                format!("{}: no event stream: it answers with {}", paths::STREAM, one_line(kind, 60));
             return Err(Error { kind: ErrorKind::NotOffered, message });
         }
         let silence = self.shared.silence;
@@ -225,7 +228,9 @@ impl Client {
         let token = self.token(None).await?;
         let first = self.send(method.clone(), path, body.clone(), token.as_deref()).await;
         match (first, token) {
-            (Err(e), Some(refused)) if e.kind == ErrorKind::Denied && matches!(self.shared.auth, Auth::Key(_)) => {
+            (Err(e), Some(refused))
+                if e.kind == ErrorKind::Denied && matches!(self.shared.auth, Auth::Key(_)) =>
+            {
                 let another = self.token(Some(&refused)).await?;
                 self.send(method, path, body, another.as_deref()).await
             }
@@ -292,7 +297,10 @@ impl Client {
             return Err(Error { kind: ErrorKind::Garbage, message });
         }
         let token = answer.data.token.clone();
-        *held = Some(Held { until: Instant::now() + life(answer.data.expired_at, SystemTime::now()), token: answer.data });
+        *held = Some(Held {
+            until: Instant::now() + life(answer.data.expired_at, SystemTime::now()),
+            token: answer.data,
+        });
         Ok(Some(token))
     }
 }
@@ -319,7 +327,9 @@ impl Stream {
             while let Some(event) = self.waiting.pop_front() {
                 self.first = None;
                 match event.name.as_str() {
-                    "strategies" => return parse(event.data.as_bytes(), paths::STREAM).map(Message::Strategies),
+                    "strategies" => {
+                        return parse(event.data.as_bytes(), paths::STREAM).map(Message::Strategies);
+                    }
                     "alive" => return Ok(Message::Alive),
                     _ => {}
                 }
@@ -335,7 +345,9 @@ impl Stream {
                 return Err(Error { kind: ErrorKind::Unreachable, message });
             };
             let waiting = &mut self.waiting;
-            self.parser.take(&chunk, |event| waiting.push_back(event)).map_err(|e| garbage(paths::STREAM, &e))?;
+            self.parser
+                .take(&chunk, |event| waiting.push_back(event))
+                .map_err(|e| garbage(paths::STREAM, &e))?;
         }
     }
 }
@@ -366,7 +378,11 @@ async fn refusal(mut response: Response, path: &str, code: u16) -> Error {
     Error { kind, message: format!("{path}: it answers {code}{said}") }
 }
 
-async fn within<T>(time: Duration, path: &str, what: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+async fn within<T>(
+    time: Duration,
+    path: &str,
+    what: impl Future<Output = Result<T, Error>>,
+) -> Result<T, Error> {
     tokio::time::timeout(time, what).await.unwrap_or_else(|_| {
         let message = format!("{path}: no whole answer within {} s", time.as_secs_f32());
         Err(Error { kind: ErrorKind::Timeout, message })

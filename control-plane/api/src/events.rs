@@ -44,7 +44,14 @@ impl std::error::Error for TooLong {}
 impl Parser {
     /// For events of at most so many bytes.
     pub const fn new(most: usize) -> Self {
-        Self { most, line: Vec::new(), name: String::new(), data: String::new(), some: false, after_cr: false }
+        Self {
+            most,
+            line: Vec::new(),
+            name: String::new(),
+            data: String::new(),
+            some: false,
+            after_cr: false,
+        }
     }
 
     /// Takes some bytes; the events that end in them are given to `each`.
@@ -118,7 +125,8 @@ mod tests {
     fn events_are_found_however_the_bytes_come() {
         let text = ": hello\nevent: strategies\ndata: {\ndata:  1}\nid: 7\n\n\nevent: alive\r\n\r\ndata\n\ndata: x\r\rretry: 5\n\nevent: cut";
         let pair = |name: &str, data: &str| (name.to_owned(), data.to_owned());
-        let expected = [pair("strategies", "{\n 1}"), pair("alive", ""), pair("message", ""), pair("message", "x")];
+        let expected =
+            [pair("strategies", "{\n 1}"), pair("alive", ""), pair("message", ""), pair("message", "x")];
         for step in [1, 2, 3, 7, 1000] {
             assert_eq!(all(text, step), expected, "{step} bytes at a time");
         }

@@ -105,7 +105,11 @@ impl StrategyList {
             return Err(format!("it says success: false ({said})"));
         }
         if self.scheduling.len() > Self::MOST {
-            return Err(format!("scheduling has {} records; {} is the most", self.scheduling.len(), Self::MOST));
+            return Err(format!(
+                "scheduling has {} records; {} is the most",
+                self.scheduling.len(),
+                Self::MOST
+            ));
         }
         let mut found = Found::default();
         for (index, value) in self.scheduling.into_iter().enumerate() {
@@ -129,8 +133,9 @@ impl Record {
                 return Err(format!("{name}: {wrong} is not allowed; give {allowed}"));
             }
         }
-        let record: Self = serde_json::from_value(value)
-            .map_err(|e| crate::envelope::one_line(&format!("pid: cannot be read with the rest: {e}"), 200))?;
+        let record: Self = serde_json::from_value(value).map_err(|e| {
+            crate::envelope::one_line(&format!("pid: cannot be read with the rest: {e}"), 200)
+        })?;
         // PID_MAX_LIMIT of the kernel.
         if !(1..=4_194_304).contains(&record.pid) {
             return Err(format!("pid: {} is no process; give 1 to 4194304", record.pid));
@@ -156,13 +161,15 @@ impl Record {
         };
         let number = |n: i64| match n {
             0 => Ok(Priority::default()),
-            n => Priority::try_from(legacy::Scale { priority: n, execution_time: 0 }).map_err(|e| old(e, "priority")),
+            n => Priority::try_from(legacy::Scale { priority: n, execution_time: 0 })
+                .map_err(|e| old(e, "priority")),
         };
         let base = match (&self.class, &self.priority) {
             (Some(class), _) => Priority::new(*class),
             (None, Value::Null) => Priority::default(),
             (None, Value::Bool(priority)) => {
-                Priority::try_from(legacy::Flag { priority: *priority, execution_time: 0 }).map_err(|e| old(e, "priority"))?
+                Priority::try_from(legacy::Flag { priority: *priority, execution_time: 0 })
+                    .map_err(|e| old(e, "priority"))?
             }
             (None, Value::Number(n)) => match n.as_i64() {
                 Some(n) => number(n)?,
@@ -177,7 +184,9 @@ impl Record {
     }
 }
 
-fn null_is_none<'de, D: serde::Deserializer<'de>, T: Default + Deserialize<'de>>(d: D) -> Result<T, D::Error> {
+fn null_is_none<'de, D: serde::Deserializer<'de>, T: Default + Deserialize<'de>>(
+    d: D,
+) -> Result<T, D::Error> {
     Ok(Option::deserialize(d)?.unwrap_or_default())
 }
 
@@ -188,7 +197,9 @@ mod tests {
     use serde_json::json;
 
     fn list(scheduling: Value) -> Result<Found, String> {
-        serde_json::from_value::<StrategyList>(json!({ "success": true, "scheduling": scheduling })).unwrap().records()
+        serde_json::from_value::<StrategyList>(json!({ "success": true, "scheduling": scheduling }))
+            .unwrap()
+            .records()
     }
 
     #[test]
@@ -214,7 +225,10 @@ mod tests {
             { "pid": 2, "class": "bestEffort" }]);
         let found = list(all).unwrap();
         let (record, priority) = &found.records[0];
-        assert_eq!((priority.class, priority.budget.map(Budget::share)), (Class::Latency(Level::STRONGEST), Some(500)));
+        assert_eq!(
+            (priority.class, priority.budget.map(Budget::share)),
+            (Class::Latency(Level::STRONGEST), Some(500))
+        );
         assert_eq!((record.ttl_sec.map(Ttl::as_secs), &*record.strategy), (Some(30), "a"));
         assert_eq!(found.records[1].1.class, Class::BestEffort);
     }
@@ -242,8 +256,14 @@ mod tests {
         ] {
             assert!(found.left[index].why.contains(words), "{}", found.left[index].why);
         }
-        let no: StrategyList = serde_json::from_str(r#"{"success":false,"message":"not\nyet","scheduling":[{"pid":1}]}"#).unwrap();
+        let no: StrategyList =
+            serde_json::from_str(r#"{"success":false,"message":"not\nyet","scheduling":[{"pid":1}]}"#)
+                .unwrap();
         assert!(no.records().unwrap_err().contains("(not yet)"));
-        assert!(list(Value::Array(vec![json!(1); StrategyList::MOST + 1])).unwrap_err().contains("16384 is the most"));
+        assert!(
+            list(Value::Array(vec![json!(1); StrategyList::MOST + 1]))
+                .unwrap_err()
+                .contains("16384 is the most")
+        );
     }
 }

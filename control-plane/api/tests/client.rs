@@ -22,7 +22,8 @@ fn wait<T>(what: impl Future<Output = T>) -> T {
 }
 
 fn client(url: String) -> Client {
-    Client::new(Options { url, time: SHORT * 10, silence: SHORT * 10, ..Options::default() }).expect("a client")
+    Client::new(Options { url, time: SHORT * 10, silence: SHORT * 10, ..Options::default() })
+        .expect("a client")
 }
 
 fn hasty(url: String) -> Client {
@@ -254,13 +255,15 @@ impl Authority {
 #[test]
 fn tls_wants_the_right_authority_on_both_sides() {
     let (ours, others) = (Authority::new(), Authority::new());
-    let (server_pair, client_pair, stranger) = (ours.signs("localhost"), ours.signs("node"), others.signs("node"));
+    let (server_pair, client_pair, stranger) =
+        (ours.signs("localhost"), ours.signs("node"), others.signs("node"));
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let mut roots = rustls::RootCertStore::empty();
     roots.add(CertificateDer::from_pem_slice(ours.pem.as_bytes()).expect("PEM")).expect("a root");
-    let verifier = rustls::server::WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider))
-        .build()
-        .expect("a verifier");
+    let verifier =
+        rustls::server::WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider))
+            .build()
+            .expect("a verifier");
     let config = rustls::ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .expect("versions")
@@ -277,7 +280,8 @@ fn tls_wants_the_right_authority_on_both_sides() {
             cert_pem: pair.map(|pair| pair.cert.clone()),
             key_pem: pair.map(|pair| pair.key.clone()),
         };
-        let client = Client::new(Options { url: server.https(), tls, ..Options::default() }).expect("a client");
+        let client =
+            Client::new(Options { url: server.https(), tls, ..Options::default() }).expect("a client");
         wait(client.strategies())
     };
     assert!(ask(&ours.pem, Some(&client_pair)).is_ok());

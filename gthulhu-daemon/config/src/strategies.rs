@@ -43,7 +43,8 @@ const CLASSES: &str = "best-effort, normal, latency 0 (the strongest) to latency
 /// All that is wrong with it, each with file, line, column and field.
 pub fn read_strategies(path: &Path) -> Result<Vec<LocalStrategy>, Problems> {
     let name: Arc<str> = path.to_string_lossy().into();
-    let missing = || Problem { place: None, field: name.to_string(), message: "there is no such file".into() };
+    let missing =
+        || Problem { place: None, field: name.to_string(), message: "there is no such file".into() };
     let text = file::read(path)?.ok_or_else(missing)?;
     parse(&text.bytes, &name)
 }
@@ -152,7 +153,10 @@ impl Draft {
                 for item in items(node) {
                     let path = text(item)?;
                     if !path.starts_with('/') || path.split('/').any(|part| part == "..") {
-                        let why = format!("{} is no path of a cgroup, such as /system.slice/cron.service", quoted(path));
+                        let why = format!(
+                            "{} is no path of a cgroup, such as /system.slice/cron.service",
+                            quoted(path)
+                        );
                         return Err((item.place.clone(), why));
                     }
                     self.cgroups.push(path.to_owned());
@@ -185,16 +189,27 @@ impl Draft {
         let mut budget = Budget::DEFAULT;
         for (name, value) in entries {
             let said = match name.text.as_str() {
-                "millicpu" => number(value, "a share in thousandths of a CPU", 1, Budget::MAX_MILLICPU.into())
-                    .and_then(|n| {
-                        let share = Budget::millicpu(n as u16).map_err(|e| (value.place.clone(), e.to_string()))?;
-                        share.with_burst_ms(budget.burst_ms()).map_err(|e| (value.place.clone(), e.to_string()))
-                    }),
+                "millicpu" => {
+                    number(value, "a share in thousandths of a CPU", 1, Budget::MAX_MILLICPU.into()).and_then(
+                        |n| {
+                            let share = Budget::millicpu(n as u16)
+                                .map_err(|e| (value.place.clone(), e.to_string()))?;
+                            share
+                                .with_burst_ms(budget.burst_ms())
+                                .map_err(|e| (value.place.clone(), e.to_string()))
+                        },
+                    )
+                }
                 "burst_ms" => number(value, "a burst in milliseconds", 1, Budget::MAX_BURST_MS.into())
-                    .and_then(|n| budget.with_burst_ms(n as u16).map_err(|e| (value.place.clone(), e.to_string()))),
+                    .and_then(|n| {
+                        budget.with_burst_ms(n as u16).map_err(|e| (value.place.clone(), e.to_string()))
+                    }),
                 other => {
                     let hint = suggest::hint(other, BUDGET);
-                    Err((name.place.clone(), format!("is no field of a budget{hint}; known: {}", BUDGET.join(", "))))
+                    Err((
+                        name.place.clone(),
+                        format!("is no field of a budget{hint}; known: {}", BUDGET.join(", ")),
+                    ))
                 }
             };
             match said {
@@ -240,7 +255,8 @@ fn text(node: &Node) -> Result<&str, Wrong> {
 }
 
 fn number(node: &Node, what: &str, min: u64, max: u64) -> Result<u64, Wrong> {
-    let wrong = |shown: &str| Err((node.place.clone(), format!("{shown} is not {what}: give {min} to {max}")));
+    let wrong =
+        |shown: &str| Err((node.place.clone(), format!("{shown} is not {what}: give {min} to {max}")));
     match &node.what {
         What::Plain(text) => match text.parse() {
             Ok(n) if (min..=max).contains(&n) => Ok(n),
@@ -269,7 +285,10 @@ mod tests {
                     slice_us: 2000\n  budget: {millicpu: 500, burst_ms: 40}\n  ttl_sec: 60\n- pid: 9\n  class: best-effort\n";
         let all = said(text).unwrap();
         let web = &all[0];
-        assert_eq!((&*web.name, &*web.place, &web.pids[..], web.comms.len()), ("web", "s.yaml:2", &[12, 13][..], 1));
+        assert_eq!(
+            (&*web.name, &*web.place, &web.pids[..], web.comms.len()),
+            ("web", "s.yaml:2", &[12, 13][..], 1)
+        );
         assert_eq!(web.priority.class, Class::Latency(Level::new(3).unwrap()));
         assert_eq!(web.priority.slice.map(Slice::as_nanos), Some(2_000_000));
         assert_eq!(web.priority.budget.map(|b| (b.share(), b.burst_ms())), Some((500, 40)));
@@ -286,15 +305,27 @@ mod tests {
             ("strategies:\n- pid: 0", "s.yaml:2:8: strategies[0].pid: '0' is not a pid: give 1 to 4194304"),
             ("strategies:\n- pids: [1, x]", "s.yaml:2:13: strategies[0].pids: 'x' is not a pid"),
             ("strategies:\n- class: normal", "s.yaml:2:3: strategies[0]: is for nobody"),
-            ("strategies:\n- pid: 1\n  clas: normal", "s.yaml:3:3: strategies[0].clas: is no field of a strategy; did you mean class?"),
-            ("strategies:\n- pid: 1\n  class: urgent", "s.yaml:3:10: strategies[0].class: 'urgent' is no class; there are: best-effort"),
+            (
+                "strategies:\n- pid: 1\n  clas: normal",
+                "s.yaml:3:3: strategies[0].clas: is no field of a strategy; did you mean class?",
+            ),
+            (
+                "strategies:\n- pid: 1\n  class: urgent",
+                "s.yaml:3:10: strategies[0].class: 'urgent' is no class; there are: best-effort",
+            ),
             ("strategies:\n- pid: 1\n  class: latency 21", "of 21 is out of range: give 0 to 20"),
-            ("strategies:\n- pid: 1\n  slice_us: 1", "strategies[0].slice_us: '1' is not a slice in microseconds: give 10 to 1000000"),
+            (
+                "strategies:\n- pid: 1\n  slice_us: 1",
+                "strategies[0].slice_us: '1' is not a slice in microseconds: give 10 to 1000000",
+            ),
             ("strategies:\n- pid: 1\n  ttl_sec: 0", "strategies[0].ttl_sec"),
             ("strategies:\n- comm: sixteen-bytes-xx", "strategies[0].comm: thread name is too long"),
             ("strategies:\n- cgroup: a/b", "strategies[0].cgroup: 'a/b' is no path of a cgroup"),
             ("strategies:\n- cgroup: /a/../b", "is no path of a cgroup"),
-            ("strategies:\n- pid: 1\n  budget: {millicpu: 0}", "s.yaml:3:22: strategies[0].budget.millicpu: '0' is not a share"),
+            (
+                "strategies:\n- pid: 1\n  budget: {millicpu: 0}",
+                "s.yaml:3:22: strategies[0].budget.millicpu: '0' is not a share",
+            ),
             ("strategies:\n- pid: 1\n  budget: 5", "strategies[0].budget: is a section"),
         ] {
             let error = said(text).expect_err(text);

@@ -170,7 +170,11 @@ fn strategies(page: &mut Page, o: &Value) {
         page.gauge(&format!("gthulhu_strategy_{name}"), help, number(value));
     }
     let name = "gthulhu_strategy_receipt_seconds";
-    page.head(name, "From the receipt of another list of strategies to the table of the core, or of the agent.", "histogram");
+    page.head(
+        name,
+        "From the receipt of another list of strategies to the table of the core, or of the agent.",
+        "histogram",
+    );
     for (to, field) in [("core", "receipt_to_core"), ("agent", "receipt_to_agent")] {
         let times = &o[field];
         let mut so_far = 0;

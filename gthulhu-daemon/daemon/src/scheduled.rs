@@ -103,7 +103,8 @@ impl Scheduled {
 
     fn tell_core(&self, table: &Table, facts: &mut Facts, log: &Log) {
         let now = qumun::Nanos(now_ns());
-        let rules = gthulhu_plugin_gthulhu::rules(Some(&table.build()), [], gthulhu_model::Floor::DEFAULT, now);
+        let rules =
+            gthulhu_plugin_gthulhu::rules(Some(&table.build()), [], gthulhu_model::Floor::DEFAULT, now);
         match self.running.set_rules(&rules) {
             Ok(_) => {
                 // Not again for the next core.
@@ -115,7 +116,9 @@ impl Scheduled {
                 facts.strategies.error = None;
             }
             Err(error) => {
-                log.warn(format_args!("the core does not take the strategies: {error}; those before stay until they fade"));
+                log.warn(format_args!(
+                    "the core does not take the strategies: {error}; those before stay until they fade"
+                ));
                 facts.strategies.error = Some(error.to_string());
             }
         }

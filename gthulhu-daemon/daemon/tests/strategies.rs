@@ -36,7 +36,11 @@ fn a_stream_is_followed_and_explained() {
     let server = Server::new(move |asked, out| match asked.path.as_str() {
         STREAM => {
             begin_stream(out)?;
-            event(out, "strategies", &list(&json!([{ "pid": us(), "priority": 3, "command_regex": "web" }])))?;
+            event(
+                out,
+                "strategies",
+                &list(&json!([{ "pid": us(), "priority": 3, "command_regex": "web" }])),
+            )?;
             loop {
                 for data in events.lock().expect("no panic").drain(..) {
                     event(out, "strategies", &data)?;
@@ -53,7 +57,10 @@ fn a_stream_is_followed_and_explained() {
         let said = daemon.explain(us());
         (said["strategy"]["name"] == "web").then_some(said)
     });
-    assert_eq!((&explained["class"], &explained["strategy"]["source"]), (&json!("latency 3"), &json!("decision-maker")));
+    assert_eq!(
+        (&explained["class"], &explained["strategy"]["source"]),
+        (&json!("latency 3"), &json!("decision-maker"))
+    );
     assert_eq!((&explained["budget"]["millicpu"], &explained["sliceUs"]), (&json!(200), &Value::Null));
     let left = explained["strategy"]["ttlLeftMs"].as_u64().expect("a TTL");
     assert!(left > 80_000 && left <= 90_000, "{left}");
@@ -71,13 +78,17 @@ fn a_stream_is_followed_and_explained() {
     assert_eq!((&status["refused"], &status["gone"]), (&json!(1), &json!(1)));
     let maker = &status["sources"]["decision-maker"];
     assert_eq!((&maker["by"], &maker["up"], &maker["targets"]), (&json!("stream"), &json!(true), &json!(2)));
-    assert!(maker["refused"][0].as_str().is_some_and(|why| why.contains("scheduling[1].priority")), "{maker}");
+    assert!(
+        maker["refused"][0].as_str().is_some_and(|why| why.contains("scheduling[1].priority")),
+        "{maker}"
+    );
     let text = daemon.run(&["explain", &us().to_string()]);
     let text = String::from_utf8_lossy(&text.stdout).into_owned();
     assert!(text.contains("class     latency 9") && text.contains("not       's' (best-effort)"), "{text}");
     // A list that makes no sense changes nothing, and is reported.
     next.lock().expect("no panic").push("{\"success\": false}".into());
-    daemon.until("the report", || daemon.strategies()["sources"]["decision-maker"]["error"].as_str().map(drop));
+    daemon
+        .until("the report", || daemon.strategies()["sources"]["decision-maker"]["error"].as_str().map(drop));
     assert_eq!(daemon.explain(us())["strategy"]["name"], "t");
 }
 
@@ -112,15 +123,22 @@ fn what_a_silent_source_wanted_fades_and_comes_back_with_it() {
     silent.store(true, Ordering::SeqCst);
     let gone = until(false);
     assert!(gone["why"].to_string().contains("has faded"), "{gone}");
-    assert_eq!((&gone["class"], &gone["faded"][0]["name"]), (&json!("normal"), &json!(format!("pid {}", us()))));
+    assert_eq!(
+        (&gone["class"], &gone["faded"][0]["name"]),
+        (&json!("normal"), &json!(format!("pid {}", us())))
+    );
     let status = daemon.strategies();
     assert_eq!((&status["faded"], &status["sources"]["decision-maker"]["up"]), (&json!(1), &json!(false)));
     assert!(daemon.log().contains("fade to default"), "{}", daemon.log());
     let metrics = daemon.metrics();
-    for line in ["gthulhu_strategy_faded_total 1", "gthulhu_strategy_source_up{source=\"decision-maker\"} 0"] {
+    for line in ["gthulhu_strategy_faded_total 1", "gthulhu_strategy_source_up{source=\"decision-maker\"} 0"]
+    {
         assert!(metrics.lines().any(|l| l == line), "{line}\n{metrics}");
     }
-    assert!(metrics.contains("gthulhu_strategy_receipt_seconds_bucket{to=\"core\",le=\"+Inf\"} 0"), "nothing schedules");
+    assert!(
+        metrics.contains("gthulhu_strategy_receipt_seconds_bucket{to=\"core\",le=\"+Inf\"} 0"),
+        "nothing schedules"
+    );
     silent.store(false, Ordering::SeqCst);
     until(true);
 }
@@ -148,7 +166,11 @@ fn a_decision_maker_that_does_anything_stops_nobody() {
                     out.write_all(&[b'['; 65_536])?;
                 }
             }
-            (_, 4) => reply(out, 200, &list(&json!([{ "pid": -1 }, { "pid": 1, "execution_time": -5 }, 7, "x", null]))),
+            (_, 4) => reply(
+                out,
+                200,
+                &list(&json!([{ "pid": -1 }, { "pid": 1, "execution_time": -5 }, 7, "x", null])),
+            ),
             _ => Ok(()),
         }
     });
@@ -213,11 +235,16 @@ fn strategies_of_this_node_need_no_decision_maker() {
     assert_eq!(String::from_utf8_lossy(&done.stdout), "3 strategies for 3 targets\n");
     let said = daemon.explain(us());
     assert_eq!((&said["strategy"]["name"], &said["others"][0]["name"]), (&json!("short"), &json!("mine")));
-    daemon.until("the end of its second", || (daemon.explain(us())["strategy"]["name"] == "mine").then_some(()));
+    daemon.until("the end of its second", || {
+        (daemon.explain(us())["strategy"]["name"] == "mine").then_some(())
+    });
     let said = daemon.explain(us());
     assert_eq!((&said["sliceUs"], &said["strategy"]["ttlLeftMs"]), (&json!(1500), &Value::Null));
     for (wrong, place) in [
-        (format!("strategies:\n- pid: {}\n- class: latency 3\n  pid: 4194304", us()), "mine.yaml:3: strategies[1]: pid: there is no process"),
+        (
+            format!("strategies:\n- pid: {}\n- class: latency 3\n  pid: 4194304", us()),
+            "mine.yaml:3: strategies[1]: pid: there is no process",
+        ),
         ("strategies:\n- pid: 1\n  class: best".into(), "mine.yaml:3:10: strategies[0].class"),
         ("strategies:\n- cgroup: /no/such/group".into(), "mine.yaml:2: strategies[0]: cgroup:"),
     ] {
@@ -263,7 +290,10 @@ impl Daemon {
         let shown = folder.to_str().expect("a path");
         let api = match url {
             "" => String::new(),
-            url => format!("api:\n  enabled: true\n  url: {url}\n  interval: 1\n{}", api.replace("FOLDER", shown)),
+            url => format!(
+                "api:\n  enabled: true\n  url: {url}\n  interval: 1\n{}",
+                api.replace("FOLDER", shown)
+            ),
         };
         let yaml = format!(
             "scheduler:\n  mode: none\nmonitor:\n  enabled: false\n  prometheus_port: {port}\n{api}daemon:\n  control_addr: \"\"\n"
@@ -294,7 +324,8 @@ impl Daemon {
 
     fn json(&self, args: &[&str]) -> Value {
         let out = self.run(args);
-        serde_json::from_slice(&out.stdout).unwrap_or_else(|e| panic!("{args:?}: {e}: {out:?}; {}", self.log()))
+        serde_json::from_slice(&out.stdout)
+            .unwrap_or_else(|e| panic!("{args:?}: {e}: {out:?}; {}", self.log()))
     }
 
     fn status(&self) -> Value {

@@ -37,7 +37,9 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    pub(crate) fn new(answer: impl Fn(&Asked, Out<'_>) -> std::io::Result<()> + Send + Sync + 'static) -> Self {
+    pub(crate) fn new(
+        answer: impl Fn(&Asked, Out<'_>) -> std::io::Result<()> + Send + Sync + 'static,
+    ) -> Self {
         Self::at("127.0.0.1:0", None, answer)
     }
 
@@ -92,7 +94,12 @@ impl Drop for Server {
     }
 }
 
-fn serve(stream: TcpStream, tls: Option<Arc<rustls::ServerConfig>>, log: &Mutex<Vec<Asked>>, answer: &Answer) {
+fn serve(
+    stream: TcpStream,
+    tls: Option<Arc<rustls::ServerConfig>>,
+    log: &Mutex<Vec<Asked>>,
+    answer: &Answer,
+) {
     let _ = stream.set_read_timeout(Some(Duration::from_secs(20)));
     let _ = stream.set_nodelay(true);
     match tls {

@@ -191,7 +191,11 @@ mod tests {
         assert_eq!(faded.iter().map(|e| &*e.want.name).collect::<Vec<_>>(), ["a"]);
         let leases = book.leases(15 * SEC);
         let until: Vec<u64> = leases.iter().map(|lease| lease.expires_at_ns / SEC).collect();
-        assert_eq!(until, [25, 15 + u64::from(Ttl::default().as_secs())], "b until its time, c is leased anew");
+        assert_eq!(
+            until,
+            [25, 15 + u64::from(Ttl::default().as_secs())],
+            "b until its time, c is leased anew"
+        );
         assert_eq!((book.faded().0.count(), book.faded().1), (1, 1));
         assert_eq!(book.fade(1000 * SEC).len(), 1);
         assert_eq!(book.entries().len(), 1, "what has no TTL stays");

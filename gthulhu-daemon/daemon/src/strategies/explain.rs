@@ -11,8 +11,8 @@ use super::link::now_ns;
 use super::local::{ask, object};
 use super::resolve::{Look, Thread};
 use super::{Service, local};
-use crate::desk::Ask;
 use crate::Result;
+use crate::desk::Ask;
 
 /// By number, as `sched(7)` has them.
 const POLICIES: [&str; 8] = [
@@ -29,13 +29,19 @@ const POLICIES: [&str; 8] = [
 impl Service {
     /// All that can be said about a thread.
     pub(super) async fn explain(&mut self, pid: i32) -> std::result::Result<Value, String> {
-        let thread = Look::new()?.thread(pid)?.ok_or_else(|| format!("there is no process or thread {pid}"))?;
+        let now = now_ns();
+        // What has ended by now has faded.
+        self.publish(None).await;
+        let thread =
+            Look::new()?.thread(pid)?.ok_or_else(|| format!("there is no process or thread {pid}"))?;
         let status = match self.caller.ask(Ask::Status) {
-            Ok(answer) => tokio::time::timeout(Duration::from_secs(2), answer).await.ok().and_then(std::result::Result::ok),
+            Ok(answer) => tokio::time::timeout(Duration::from_secs(2), answer)
+                .await
+                .ok()
+                .and_then(std::result::Result::ok),
             Err(_) => None,
         };
         let status = status.and_then(std::result::Result::ok).unwrap_or(Value::Null);
-        let now = now_ns();
         let table = self.table.build();
         let lease = table.find(&thread.subject(), now).copied();
         let is_for = |entry: &&Entry| entry.want.target.matches(&thread.subject());
@@ -122,10 +128,15 @@ fn reasons(thread: &Thread, holds: Option<&Entry>, priority: &Priority, status: 
         _ => {}
     }
     if let Some(policy @ (1 | 2 | 6)) = thread.policy {
-        why.push(format!("but it is {}: above this scheduler, so that no strategy means anything for it", self::policy(policy)));
+        why.push(format!(
+            "but it is {}: above this scheduler, so that no strategy means anything for it",
+            self::policy(policy)
+        ));
     }
     match status["mode"].as_str() {
-        Some("none") => why.push("but nothing of ours schedules now: the kernel does, without strategies".into()),
+        Some("none") => {
+            why.push("but nothing of ours schedules now: the kernel does, without strategies".into())
+        }
         Some("kernel") => why.push("the core applies it: kernel mode".into()),
         Some("degraded") => why.push("the core applies it: it has taken over from the agent".into()),
         Some(_) if status["strategies"]["generation_in_agent"].is_null() && holds.is_some() => {
@@ -192,7 +203,9 @@ fn described(o: &Value) -> String {
     let text = |v: &Value| v.as_str().unwrap_or("-").to_owned();
     let slice = o["sliceUs"].as_u64().map_or("the policy's".into(), |us| format!("{us} us"));
     let budget = &o["budget"];
-    let budget = budget["millicpu"].as_u64().map_or("none".into(), |m| format!("{m}m, {} ms at once", budget["burstMs"]));
+    let budget = budget["millicpu"]
+        .as_u64()
+        .map_or("none".into(), |m| format!("{m}m, {} ms at once", budget["burstMs"]));
     let left = match (&o["strategy"]["ttlLeftMs"], o["strategy"].is_null()) {
         (_, true) => "-".into(),
         (Value::Null, _) => "until it is cleared".into(),
@@ -212,7 +225,12 @@ fn described(o: &Value) -> String {
         out += &format!("  why       {}\n", text(why));
     }
     for other in o["others"].as_array().into_iter().flatten() {
-        out += &format!("  not       '{}' ({}): {}\n", text(&other["name"]), text(&other["class"]), text(&other["why"]));
+        out += &format!(
+            "  not       '{}' ({}): {}\n",
+            text(&other["name"]),
+            text(&other["class"]),
+            text(&other["why"])
+        );
     }
     out
 }

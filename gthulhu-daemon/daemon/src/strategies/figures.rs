@@ -139,6 +139,8 @@ mod tests {
         let source = |targets: u64, error: Value| json!({ "sources": { "decision-maker": { "targets": targets, "error": error } } });
         assert_eq!(line(&source(0, Value::Null)), None);
         assert!(line(&source(2, Value::Null)).is_some_and(|line| line.contains("for 2 targets")));
-        assert!(line(&source(0, json!("silent"))).is_some_and(|line| line.ends_with("; decision-maker: silent")));
+        assert!(
+            line(&source(0, json!("silent"))).is_some_and(|line| line.ends_with("; decision-maker: silent"))
+        );
     }
 }

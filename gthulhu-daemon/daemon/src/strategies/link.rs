@@ -396,7 +396,8 @@ mod tests {
     #[test]
     fn an_agent_that_does_not_read_holds_nobody_up() {
         let (sender, receiver) = pair().expect("a pair");
-        let refused = (0..100_000).find(|n| !sender.send(Generation(*n), &[]).expect("no descriptor is left open"));
+        let refused =
+            (0..100_000).find(|n| !sender.send(Generation(*n), &[]).expect("no descriptor is left open"));
         assert!(refused.is_some(), "it would take tables for ever");
         drop(receiver);
         assert!(!sender.send(Generation(1), &[]).expect("not an error"), "nobody is there");

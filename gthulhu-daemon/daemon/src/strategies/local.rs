@@ -45,7 +45,8 @@ impl Command {
 
 /// Answers one of them.
 pub(super) async fn serve(service: &mut Service, command: Command, said: Vec<u8>, stream: UnixStream) {
-    let Ok(mut stream) = stream.set_nonblocking(true).and_then(|()| tokio::net::UnixStream::from_std(stream)) else {
+    let Ok(mut stream) = stream.set_nonblocking(true).and_then(|()| tokio::net::UnixStream::from_std(stream))
+    else {
         return;
     };
     let answer = match command {
@@ -59,7 +60,10 @@ pub(super) async fn serve(service: &mut Service, command: Command, said: Vec<u8>
             }
         }
         Command::Clear => service.clear().await,
-        Command::List => Ok(service.listed()),
+        Command::List => {
+            service.publish(None).await;
+            Ok(service.listed())
+        }
         Command::Explain(pid) => service.explain(pid).await,
     };
     let text = answer.unwrap_or_else(|why| json!({ "error": why })).to_string();
@@ -79,7 +83,13 @@ impl Service {
             let at = format!("{}: {}", given.place, given.name);
             let mut want = |target| {
                 let key = format!("{number} {}", given.name);
-                wants.push(Want { key, name: given.name.clone(), target, priority: given.priority, ttl: given.ttl });
+                wants.push(Want {
+                    key,
+                    name: given.name.clone(),
+                    target,
+                    priority: given.priority,
+                    ttl: given.ttl,
+                });
             };
             for pid in given.pids {
                 match look.target(pid, None) {
@@ -189,11 +199,15 @@ pub(crate) fn list(socket: &Path, as_json: bool) -> Result<String> {
         return Ok("no strategies\n".into());
     }
     let text = |v: &Value| v.as_str().unwrap_or("-").to_owned();
-    let mut out = format!("{:<14} {:<12} {:<10} {:<14} {:<9} TARGET, NAME\n", "SOURCE", "CLASS", "SLICE", "BUDGET", "TTL LEFT");
+    let mut out = format!(
+        "{:<14} {:<12} {:<10} {:<14} {:<9} TARGET, NAME\n",
+        "SOURCE", "CLASS", "SLICE", "BUDGET", "TTL LEFT"
+    );
     for s in all {
         let slice = s["sliceUs"].as_u64().map_or("-".into(), |us| format!("{us} us"));
         let budget = &s["budget"];
-        let budget = budget["millicpu"].as_u64().map_or("-".into(), |m| format!("{m}m, {} ms", budget["burstMs"]));
+        let budget =
+            budget["millicpu"].as_u64().map_or("-".into(), |m| format!("{m}m, {} ms", budget["burstMs"]));
         let left = s["ttlLeftMs"].as_u64().map_or("-".into(), |ms| format!("{:.1} s", ms as f64 / 1e3));
         let (source, class) = (text(&s["source"]), text(&s["class"]));
         out += &format!(
@@ -227,7 +241,9 @@ mod tests {
         let of = |line: &str| Command::parse(&line.split(' ').collect::<Vec<_>>());
         assert_eq!(of("strategy apply"), Some(Command::Apply));
         assert_eq!(of("explain 12"), Some(Command::Explain(12)));
-        for wrong in ["strategy", "strategy now", "explain", "explain 0", "explain -3", "explain x", "explain 1 2"] {
+        for wrong in
+            ["strategy", "strategy now", "explain", "explain 0", "explain -3", "explain x", "explain 1 2"]
+        {
             assert_eq!(of(wrong), None, "{wrong}");
         }
     }

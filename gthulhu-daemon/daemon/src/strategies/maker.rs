@@ -180,7 +180,9 @@ fn options(api: &Api) -> Result<Options, String> {
             Auth::Token(Secret::read(path).map_err(|e| format!("api.token_file: {e}"))?.reveal().to_owned())
         }
         (true, None, Some(path)) => Auth::Key(key(path)?),
-        (true, None, None) => return Err("api.auth_enabled: needs api.token_file or api.public_key_path".into()),
+        (true, None, None) => {
+            return Err("api.auth_enabled: needs api.token_file or api.public_key_path".into());
+        }
     };
     let mtls = &api.mtls;
     let pem = |inline: &Option<String>, file: &Option<PathBuf>, name: &str| match (inline, file) {

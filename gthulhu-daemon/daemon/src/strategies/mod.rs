@@ -128,9 +128,11 @@ struct Service {
     book: Book,
     maker: Maker,
     session: Option<(JoinHandle<()>, Receiver<Heard>)>,
-    /// What was published last, and when its leases are to be renewed.
+    /// What was published last; from when on its leases are renewed if they could hold for longer, and whether that was
+    /// looked at then: whoever confirms something later is looked at by itself.
     table: Table,
-    renew_at_ns: u64,
+    renew_from_ns: u64,
+    renewal_seen: bool,
     /// The supervisor has not taken it yet.
     owed: bool,
     /// What status was told last.
@@ -167,7 +169,8 @@ impl Service {
             maker: Maker::default(),
             session: None,
             table: Table::default(),
-            renew_at_ns: u64::MAX,
+            renew_from_ns: u64::MAX,
+            renewal_seen: false,
             owed: false,
             told: Value::Null,
         }
@@ -194,7 +197,9 @@ impl Service {
             match event {
                 Event::Call(call) => match call {
                     Some(Call::Adopt(api)) => self.adopt(*api).await,
-                    Some(Call::Client(command, said, stream)) => local::serve(&mut self, command, said, stream).await,
+                    Some(Call::Client(command, said, stream)) => {
+                        local::serve(&mut self, command, said, stream).await
+                    }
                     None => return,
                 },
                 Event::Heard(heard) => match heard {
@@ -210,9 +215,14 @@ impl Service {
     fn patience(&self) -> Duration {
         let now = now_ns();
         let fade = self.book.next_fade().unwrap_or(u64::MAX);
-        let due = Duration::from_nanos(fade.min(self.renew_at_ns).saturating_sub(now));
+        let renewal = if self.renewal_seen { u64::MAX } else { self.renew_from_ns };
+        let due = Duration::from_nanos(fade.min(renewal).saturating_sub(now));
         // Timers are by the millisecond: not before it has ended.
-        if self.owed { TICK.min(due) } else { due.saturating_add(Duration::from_millis(1)).min(Duration::from_secs(60)) }
+        if self.owed {
+            TICK.min(due)
+        } else {
+            due.saturating_add(Duration::from_millis(1)).min(Duration::from_secs(60))
+        }
     }
 
     /// Begins to listen, if that is wanted.
@@ -283,11 +293,14 @@ impl Service {
     /// A list of the decision maker's. Returns whether something is to be changed for it.
     fn take(&mut self, list: StrategyList, by: &'static str) -> std::result::Result<bool, String> {
         let counted = list.generation.map(|generation| (list.instance.clone(), generation));
-        if let (Some((instance, generation)), Some((last_instance, last))) = (&counted, &self.maker.generation)
+        if let (Some((instance, generation)), Some((last_instance, last))) =
+            (&counted, &self.maker.generation)
             && instance == last_instance
             && generation < last
         {
-            return Err(format!("its list {generation} is older than {last}, which it told before; it is not taken"));
+            return Err(format!(
+                "its list {generation} is older than {last}, which it told before; it is not taken"
+            ));
         }
         let found = list.records()?;
         let look = Look::new()?;
@@ -331,7 +344,9 @@ impl Service {
     fn trouble(&mut self, why: String) {
         self.maker.failures += 1;
         if self.maker.error.as_ref() != Some(&why) {
-            self.log.warn(format_args!("the decision maker: {why}; it is tried again, and what it wanted fades in time"));
+            self.log.warn(format_args!(
+                "the decision maker: {why}; it is tried again, and what it wanted fades in time"
+            ));
         }
         self.maker.error = Some(why);
     }
@@ -351,16 +366,17 @@ impl Service {
         self.say_faded(&faded);
         let leases = self.book.leases(now);
         let news = received_ns.is_some() || !faded.is_empty() || self.owed;
-        let renewed = now >= self.renew_at_ns && leases != self.table.leases;
+        let renewed = now >= self.renew_from_ns && leases != self.table.leases;
         let table = (news || renewed).then(|| {
-            self.table =
-                Table { generation: Generation(self.table.generation.0 + 1), leases, received_ns };
+            self.table = Table { generation: Generation(self.table.generation.0 + 1), leases, received_ns };
             self.table.clone()
         });
-        if table.is_some() || now >= self.renew_at_ns {
-            // When half of the shortest time is over: what is confirmed meanwhile is renewed then.
-            let ends = self.table.leases.iter().map(|lease| lease.expires_at_ns).filter(|end| *end > now).min();
-            self.renew_at_ns = ends.map_or(u64::MAX, |end| now + ((end - now) / 2).max(100_000_000));
+        self.renewal_seen = now >= self.renew_from_ns;
+        if table.is_some() {
+            // When half of the shortest time is over.
+            let end = self.table.leases.iter().map(|lease| lease.expires_at_ns).min();
+            self.renew_from_ns = end.map_or(u64::MAX, |end| now + end.saturating_sub(now) / 2);
+            self.renewal_seen = false;
         }
         let told = self.status();
         if table.is_none() && told == self.told {

@@ -55,7 +55,8 @@ impl Look {
             Err(e) => return Err(e.to_string()),
         };
         let text = |e: gthulhu_discovery::Error| e.to_string();
-        let (Some(stat), Some(process)) = (entry.stat().map_err(text)?, entry.process().map_err(text)?) else {
+        let (Some(stat), Some(process)) = (entry.stat().map_err(text)?, entry.process().map_err(text)?)
+        else {
             return Ok(None);
         };
         if started.is_some_and(|started| started != stat.started) {
@@ -69,7 +70,8 @@ impl Look {
     pub(crate) fn thread(&self, pid: i32) -> Result<Option<Thread>, String> {
         let text = |e: gthulhu_discovery::Error| e.to_string();
         let Some(entry) = self.proc.entry(pid).map_err(text)? else { return Ok(None) };
-        let (Some(stat), Some(process)) = (entry.stat().map_err(text)?, entry.process().map_err(text)?) else {
+        let (Some(stat), Some(process)) = (entry.stat().map_err(text)?, entry.process().map_err(text)?)
+        else {
             return Ok(None);
         };
         let first = match process == pid {
@@ -122,7 +124,9 @@ mod tests {
     fn a_process_means_all_its_threads_and_a_thread_itself() {
         let look = Look::new().expect("a /proc");
         let pid = std::process::id() as i32;
-        let Some(Target::Process(process)) = look.target(pid, None).expect("read") else { panic!("no process") };
+        let Some(Target::Process(process)) = look.target(pid, None).expect("read") else {
+            panic!("no process")
+        };
         assert_eq!(process.pid, pid);
         assert_eq!(look.target(pid, Some(process.started)), Ok(Some(Target::Process(process))));
         assert_eq!(look.target(pid, Some(process.started + 1)), Ok(None), "another one has this pid now");

@@ -50,14 +50,20 @@ pub(super) fn run(checks: &mut Checks) -> Result<()> {
         let told = maker.counters().ok_or("no counters were told")?;
         let names = ["nr_user_dispatches", "nr_kernel_dispatches", "nr_failed_dispatches", "nr_online_cpus"];
         ensure(names.iter().all(|name| told[name].is_u64()), || format!("{told}"))?;
-        Ok(format!("{} counters, the last time {} decisions", told.as_object().map_or(0, |o| o.len()), told["nr_user_dispatches"]))
+        Ok(format!(
+            "{} counters, the last time {} decisions",
+            told.as_object().map_or(0, |o| o.len()),
+            told["nr_user_dispatches"]
+        ))
     });
     decide("agent")?;
     drop(hogs);
     checks.check("strategies.end", || {
         let status = healthy(&daemon, seq)?;
         ensure(number(&status, "/agent/restarts")? == 0, || "the agent ended by itself".into())?;
-        ensure(number(&status, "/agent/allocations")? == 0, || format!("the agent's thread allocated: {}", status["agent"]))?;
+        ensure(number(&status, "/agent/allocations")? == 0, || {
+            format!("the agent's thread allocated: {}", status["agent"])
+        })?;
         let (outcome, text) = stop_well(daemon)?;
         Ok(format!("{text}; {}", balanced(&outcome.report)?))
     });
@@ -94,7 +100,8 @@ fn latency(daemon: &Daemon, maker: &Maker, hogs: &[Background]) -> Result<String
         let status = daemon.status()?;
         let strategies = &status["strategies"];
         let newest = &strategies["generation"];
-        Ok((strategies["generation_in_agent"] == *newest && strategies["generation_in_core"] == *newest).then_some(()))
+        Ok((strategies["generation_in_agent"] == *newest && strategies["generation_in_core"] == *newest)
+            .then_some(()))
     })?;
     Ok(text)
 }
@@ -133,7 +140,8 @@ fn silence(daemon: &Daemon, maker: &Maker, pid: i32) -> Result<String> {
     wanted(daemon, "decision-maker", 1)?;
     maker.want(&json!([]));
     wanted(daemon, "decision-maker", 0)?;
-    let text = format!("faded after {:.1} s (TTL {TTL_SECS} s), then {without:.2} of a CPU", took.as_secs_f64());
+    let text =
+        format!("faded after {:.1} s (TTL {TTL_SECS} s), then {without:.2} of a CPU", took.as_secs_f64());
     ensure(EQUAL.contains(&without) && took >= Duration::from_secs(TTL_SECS - 2), || text.clone())?;
     Ok(text)
 }
@@ -157,7 +165,9 @@ fn local(daemon: &Daemon, pid: i32) -> Result<String> {
     // Of what is wrong nothing is applied.
     fs::write(&file, "strategies:\n- pid: 4194304\n  class: latency 1\n").cannot("write it")?;
     let refused = said(&["strategy", "apply", "-f", &path]).err().unwrap_or_default();
-    ensure(refused.contains("strategies.yaml:2") && refused.contains("there is no process"), || format!("refused: {refused:?}"))?;
+    ensure(refused.contains("strategies.yaml:2") && refused.contains("there is no process"), || {
+        format!("refused: {refused:?}")
+    })?;
     said(&["strategy", "clear"])?;
     Ok(shown)
 }
@@ -182,7 +192,10 @@ fn wanted(daemon: &Daemon, source: &str, targets: u64) -> Result<()> {
 fn cpus(pid: i32) -> Result<f64> {
     let ran = || {
         let text = fs::read_to_string(format!("/proc/{pid}/schedstat")).cannot("read schedstat")?;
-        text.split_whitespace().next().and_then(|word| word.parse::<u64>().ok()).ok_or("no schedstat".to_string())
+        text.split_whitespace()
+            .next()
+            .and_then(|word| word.parse::<u64>().ok())
+            .ok_or("no schedstat".to_string())
     };
     let (at, before) = (sys::now_ns(), ran()?);
     sys::sleep(WINDOW);
@@ -283,7 +296,8 @@ fn serve(mut stream: TcpStream, state: &Mutex<State>) {
         }
     }
     let head = String::from_utf8_lossy(&bytes).to_ascii_lowercase();
-    let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")?.parse().ok()).unwrap_or(0);
+    let length =
+        head.lines().find_map(|line| line.strip_prefix("content-length: ")?.parse().ok()).unwrap_or(0);
     let mut body = vec![0; length];
     if state().silent || stream.read_exact(&mut body).is_err() {
         return;
