@@ -171,7 +171,7 @@ fn a_stream_that_is_none_silent_endless_or_over_is_given_up() {
     let endless = Server::new(|_, out| {
         begin_stream(out)?;
         loop {
-            write!(out, "data: {}\n", "x".repeat(60_000))?;
+            writeln!(out, "data: {}", "x".repeat(60_000))?;
         }
     });
     assert!(matches!(kind(&endless), ErrorKind::Garbage | ErrorKind::Timeout));
