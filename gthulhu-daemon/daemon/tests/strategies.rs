@@ -104,7 +104,7 @@ fn what_a_silent_source_wanted_fades_and_comes_back_with_it() {
         _ => reply(out, 200, "{}"),
     });
     let Some(daemon) = Daemon::new("silent", &server.url(), "  strategy_ttl_sec: 2\n") else { return };
-    let there = |wanted: bool| move |said: &Value| (!said["strategy"].is_null()) == wanted;
+    let there = |wanted: bool| move |said: &Value| said["strategy"].is_null() != wanted;
     let until = |wanted: bool| {
         daemon.until("the strategy, or its end", || {
             let said = daemon.explain(us());

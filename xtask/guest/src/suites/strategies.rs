@@ -10,14 +10,16 @@ use serde_json::{Value, json};
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::unix::net::UnixStream;
 use std::process::Command;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-/// How often what is wanted is changed in each mode, how far apart, and until when the core has it.
+/// How often what is wanted is changed in each mode, and until when the core has it.
 const CHANGES: usize = 120;
-const APART: Duration = Duration::from_millis(12);
+/// Where the daemon answers unless told otherwise. A program for each question would take longer than what is measured.
+const SOCKET: &str = "/run/gthulhu/daemon.sock";
 const LIMIT_US: u64 = 50_000;
 /// On two CPUs four tasks compute: without a strategy each has half a CPU, and with this one a whole, less what it leaves to
 /// the others.
@@ -74,20 +76,22 @@ pub(super) fn run(checks: &mut Checks) -> Result<()> {
 fn latency(daemon: &Daemon, maker: &Maker, hogs: &[Background]) -> Result<String> {
     let count = |status: &Value, to: &str| number(status, &format!("/strategies/receipt_to_{to}/count"));
     maker.listened()?;
-    let before = daemon.status()?;
+    let before = count(&asked()?, "core")?;
     for n in 0..CHANGES {
         let records: Vec<Value> = hogs
             .iter()
-            .map(|hog| json!({ "pid": hog.pid(), "priority": 10 + n % 10, "execution_time": 2_000_000 + 100_000 * (n % 7) }))
+            .map(|hog| {
+                let slice = 2_000_000 + 100_000 * (n % 7);
+                json!({ "pid": hog.pid(), "priority": 10 + n % 10, "execution_time": slice })
+            })
             .collect();
         maker.want(&json!(records));
-        sys::sleep(APART);
+        // One after the other: what waits behind another is no measure of anything.
+        let wanted = before + n as u64 + 1;
+        let there = || Ok((count(&asked()?, "core")? >= wanted).then_some(()));
+        wait_for("change in the core", PATIENCE, there).map_err(|e| format!("change {n}: {e}"))?;
     }
-    let wanted = CHANGES as u64;
-    let (status, _) = wait_for("all changes in the core", PATIENCE, || {
-        let status = daemon.status()?;
-        Ok((count(&status, "core")? >= count(&before, "core")? + wanted).then_some(status))
-    })?;
+    let status = daemon.status()?;
     let times = &status["strategies"]["receipt_to_core"];
     let agent = &status["strategies"]["receipt_to_agent"];
     let text = format!(
@@ -104,6 +108,15 @@ fn latency(daemon: &Daemon, maker: &Maker, hogs: &[Background]) -> Result<String
             .then_some(()))
     })?;
     Ok(text)
+}
+
+/// The status, from the daemon's socket.
+fn asked() -> Result<Value> {
+    let mut stream = UnixStream::connect(SOCKET).cannot("reach the daemon")?;
+    stream.shutdown(std::net::Shutdown::Write).cannot("ask the daemon")?;
+    let mut text = String::new();
+    stream.read_to_string(&mut text).cannot("hear the daemon")?;
+    serde_json::from_str(&text).cannot("read the status")
 }
 
 /// What a favourite has, and what it has not any more when it is none.
@@ -126,11 +139,16 @@ fn share(daemon: &Daemon, maker: &Maker, pid: i32) -> Result<String> {
 /// The decision maker says nothing any more, and then it does again.
 fn silence(daemon: &Daemon, maker: &Maker, pid: i32) -> Result<String> {
     let faded = |status: &Value| number(status, "/strategies/faded");
+    maker.want(&favourite(pid));
+    wanted(daemon, "decision-maker", 1)?;
     let before = faded(&daemon.status()?)?;
     maker.silent(true);
-    let (_, took) = wait_for("the end of the strategy", PATIENCE, || {
-        Ok((faded(&daemon.status()?)? > before).then_some(()))
-    })?;
+    let ended =
+        wait_for("end of the strategy", PATIENCE, || Ok((faded(&daemon.status()?)? > before).then_some(())));
+    if ended.is_err() {
+        maker.silent(false);
+    }
+    let (_, took) = ended?;
     let without = cpus(pid)?;
     let said = explain(pid)?;
     let why = said["why"].to_string();
