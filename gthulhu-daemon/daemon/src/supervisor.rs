@@ -142,16 +142,17 @@ impl<'a> Supervisor<'a> {
                     }
                 }
             }
-            listener.answer(strategies, |order| match order {
-                Some(order) => self.obey(order).map(|()| self.object()),
-                None => Ok(self.object()),
-            });
+            // Before the socket, where a client may take its time.
             while let Some(letter) = desk.next() {
                 let answer = self.answer(letter.ask);
                 // Whoever asked may have gone away.
                 let _ = letter.reply.send(answer);
                 notify.status(&self.line());
             }
+            listener.answer(strategies, |order| match order {
+                Some(order) => self.obey(order).map(|()| self.object()),
+                None => Ok(self.object()),
+            });
             notify.alive();
         }
     }

@@ -6,10 +6,13 @@ use serde_json::{Value, json};
 /// Buckets by powers of two of microseconds: the last one is 17 minutes and more.
 const BUCKETS: usize = 31;
 
-/// How long something took, by powers of two of microseconds.
+/// Each power is counted in so many parts, for quantiles that mean something beside a limit.
+const PARTS: usize = 8;
+
+/// How long something took, by parts of powers of two of microseconds.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Times {
-    log2_us: [u64; BUCKETS],
+    counts: [[u64; PARTS]; BUCKETS],
     sum_us: u64,
     max_us: u64,
 }
@@ -17,24 +20,30 @@ pub(crate) struct Times {
 impl Times {
     pub(crate) fn count(&mut self, ns: u64) {
         let us = ns / 1_000;
-        let bucket = (u64::BITS - us.leading_zeros()) as usize;
-        self.log2_us[bucket.min(BUCKETS - 1)] += 1;
+        let bucket = ((u64::BITS - us.leading_zeros()) as usize).min(BUCKETS - 1);
+        // The bucket is of 2^(bucket - 1) to 2^bucket.
+        let from = (1u64 << bucket) / 2;
+        let part = (us - from.min(us)) * PARTS as u64 / from.max(1);
+        self.counts[bucket][(part as usize).min(PARTS - 1)] += 1;
         self.sum_us = self.sum_us.saturating_add(us);
         self.max_us = self.max_us.max(us);
     }
 
     fn all(&self) -> u64 {
-        self.log2_us.iter().sum()
+        self.counts.iter().flatten().sum()
     }
 
     /// An upper bound of the time below which this part was; never above the longest.
     fn quantile(&self, part: f64) -> u64 {
         let wanted = (self.all() as f64 * part).ceil() as u64;
         let mut so_far = 0;
-        for (bucket, count) in self.log2_us.iter().enumerate() {
-            so_far += count;
-            if so_far >= wanted {
-                return (1u64 << bucket).min(self.max_us);
+        for (bucket, parts) in self.counts.iter().enumerate() {
+            let from = (1u64 << bucket) / 2;
+            for (part, count) in (1..).zip(parts) {
+                so_far += count;
+                if so_far >= wanted {
+                    return (from + (from * part).div_ceil(PARTS as u64)).min(self.max_us);
+                }
             }
         }
         self.max_us
@@ -48,7 +57,7 @@ impl Times {
             "max_us": self.max_us,
             "sum_us": self.sum_us,
             // How many took less than 2^i us and no less than the one before.
-            "log2_us": self.log2_us,
+            "log2_us": self.counts.iter().map(|parts| parts.iter().sum()).collect::<Vec<u64>>(),
         })
     }
 }
@@ -128,9 +137,10 @@ mod tests {
         }
         times.count(u64::MAX);
         let told = times.json();
-        assert_eq!((&told["count"], &told["p50_us"]), (&json!(101), &json!(64)));
-        assert_eq!(times.log2_us[..4], [0, 1, 2, 4], "below 1, 2, 4, 8 us");
-        assert_eq!(times.log2_us[BUCKETS - 1], 1);
+        assert_eq!((&told["count"], &told["p50_us"]), (&json!(101), &json!(52)));
+        let log2 = |i: usize| told["log2_us"][i].as_u64().expect("a count");
+        assert_eq!([0, 1, 2, 3].map(log2), [0, 1, 2, 4], "below 1, 2, 4, 8 us");
+        assert_eq!((log2(BUCKETS - 1), &told["p99_us"]), (1, &json!(104)));
     }
 
     #[test]

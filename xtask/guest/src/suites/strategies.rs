@@ -18,6 +18,7 @@ use std::time::Duration;
 
 /// How often what is wanted is changed in each mode, and until when the core has it.
 const CHANGES: usize = 120;
+const APART: Duration = Duration::from_millis(35);
 /// Where the daemon answers unless told otherwise. A program for each question would take longer than what is measured.
 const SOCKET: &str = "/run/gthulhu/daemon.sock";
 const LIMIT_US: u64 = 50_000;
@@ -88,6 +89,8 @@ fn latency(daemon: &Daemon, maker: &Maker, hogs: &[Background]) -> Result<String
         maker.want(&json!(records));
         // One after the other: what waits behind another is no measure of anything.
         let wanted = before + n as u64 + 1;
+        // To be asked is work for the one who is to do it.
+        sys::sleep(APART);
         let there = || Ok((count(&asked()?, "core")? >= wanted).then_some(()));
         wait_for("change in the core", PATIENCE, there).map_err(|e| format!("change {n}: {e}"))?;
     }
