@@ -71,6 +71,10 @@ fn work(calls: &Receiver<Call>, shared: &Shared, garbage: &Refusals) {
             },
             Said::Line(Ok(Order::Configuration), _) => (200, shared.told().values),
             Said::Line(Ok(Order::Mode(decider)), _) => asked(Ask::Mode(decider)),
+            Said::Line(Ok(Order::Strategies(command)), said) => {
+                shared.strategies.serve(command, said, stream);
+                continue;
+            }
             Said::Line(Ok(Order::Events), _) => match shared.events.welcome(stream) {
                 Ok(()) => continue,
                 Err((back, why)) => {

@@ -11,7 +11,7 @@ use crate::observe::{self, MetricsCommand};
 use crate::options::{CoreArgs, PolicyArgs};
 use crate::registry::Registry;
 use crate::settings::Settings;
-use crate::{Error, ExitCode, Result, agent, doctor, record, status, supervisor};
+use crate::{Error, ExitCode, Result, agent, doctor, record, status, strategies, supervisor};
 
 /// The node daemon of Gthulhu: a Linux CPU scheduler whose policy runs in user space.
 #[derive(Debug, Parser)]
@@ -51,6 +51,21 @@ enum Command {
         #[arg(long, value_name = "PATH", default_value = status::SOCKET)]
         socket: PathBuf,
     },
+    /// Say what some processes of this node are to get, without a control plane
+    #[command(subcommand)]
+    Strategy(StrategyCommand),
+    /// Say what holds for a process or thread, and why: strategy, class, slice, budget, time left
+    Explain {
+        /// Its number
+        #[arg(value_parser = clap::value_parser!(i32).range(1..))]
+        pid: i32,
+        /// One JSON object
+        #[arg(long)]
+        json: bool,
+        /// The daemon's socket
+        #[arg(long, value_name = "PATH", default_value = status::SOCKET)]
+        socket: PathBuf,
+    },
     /// List the metrics; write dashboards and alert rules for them
     #[command(subcommand)]
     Metrics(MetricsCommand),
@@ -77,6 +92,34 @@ enum Command {
         supervisor: u32,
         #[command(flatten)]
         policy: PolicyArgs,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum StrategyCommand {
+    /// What the file says, and nothing else, is wanted on this node from now on, beside what the decision maker wants
+    Apply {
+        /// A list in YAML, see docs/strategies.md
+        #[arg(short, long, value_name = "FILE")]
+        file: PathBuf,
+        /// The daemon's socket
+        #[arg(long, value_name = "PATH", default_value = status::SOCKET)]
+        socket: PathBuf,
+    },
+    /// All that is wanted, by whom, and for how long it holds
+    List {
+        /// One JSON object
+        #[arg(long)]
+        json: bool,
+        /// The daemon's socket
+        #[arg(long, value_name = "PATH", default_value = status::SOCKET)]
+        socket: PathBuf,
+    },
+    /// What was applied here is not wanted any more
+    Clear {
+        /// The daemon's socket
+        #[arg(long, value_name = "PATH", default_value = status::SOCKET)]
+        socket: PathBuf,
     },
 }
 
@@ -168,6 +211,12 @@ fn run(registry: &Registry, program: &str, command: Command) -> Result<u8> {
         }
         Command::Events { socket } => control::follow(&socket).map(|()| 0),
         Command::Metrics(command) => print(&observe::answer(&command)?),
+        Command::Strategy(command) => print(&match command {
+            StrategyCommand::Apply { file, socket } => strategies::apply(&socket, &file)?,
+            StrategyCommand::List { json, socket } => strategies::list(&socket, json)?,
+            StrategyCommand::Clear { socket } => strategies::clear(&socket)?,
+        }),
+        Command::Explain { pid, json, socket } => print(&strategies::explain(&socket, pid, json)?),
         Command::Plugins { json } => {
             let text = if json { format!("{}\n", registry.json()) } else { registry.list() };
             print(&text)

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use clap::ValueEnum;
 use serde_json::Value;
 
+use crate::strategies;
 use crate::{Error, ExitCode, Result, status};
 
 /// Who decides, as far as that can be told.
@@ -33,6 +34,8 @@ pub(crate) enum Order {
         /// Attached anew if need be.
         reattach: bool,
     },
+    /// Answered by the thread of strategies.
+    Strategies(strategies::Command),
 }
 
 /// A line is no longer.
@@ -44,7 +47,11 @@ impl FromStr for Order {
     type Err = String;
 
     fn from_str(line: &str) -> std::result::Result<Self, String> {
-        match line.split_ascii_whitespace().collect::<Vec<_>>()[..] {
+        let words: Vec<&str> = line.split_ascii_whitespace().collect();
+        if let Some(command) = strategies::Command::parse(&words) {
+            return Ok(Self::Strategies(command));
+        }
+        match words[..] {
             ["mode", "kernel"] => Ok(Self::Mode(Decider::Kernel)),
             ["mode", "agent"] => Ok(Self::Mode(Decider::Agent)),
             ["events"] => Ok(Self::Events),
@@ -52,8 +59,8 @@ impl FromStr for Order {
             ["runtime-config", "apply"] => Ok(Self::Apply { reattach: false }),
             ["runtime-config", "apply", "reattach"] => Ok(Self::Apply { reattach: true }),
             _ => Err(format!(
-                "'{}' is no order; there are 'mode kernel', 'mode agent', 'events', 'runtime-config' and \
-                 'runtime-config apply [reattach]'",
+                "'{}' is no order; there are 'mode kernel', 'mode agent', 'events', 'runtime-config', 'runtime-config \
+                 apply [reattach]', 'strategy apply', 'strategy list', 'strategy clear' and 'explain PID'",
                 line.escape_default()
             )),
         }
@@ -153,6 +160,9 @@ mod tests {
         no_order(&"x".repeat(10_000));
         let apply = Said::Line(Ok(Order::Apply { reattach: true }), b"{}".to_vec());
         assert_eq!(said("runtime-config apply reattach\n{}"), apply);
+        // What stands behind the line is not lost.
+        let apply = Said::Line(Ok(Order::Strategies(strategies::Command::Apply)), b"[1,\n2]".to_vec());
+        assert_eq!(said("strategy apply\n[1,\n2]"), apply);
         // A client that neither speaks nor leaves does not hold the supervisor, and what it has said is not lost.
         let (mut ours, mut theirs) = UnixStream::pair().unwrap();
         theirs.write_all(b"mode ker").unwrap();

@@ -24,7 +24,9 @@ impl Builder {
         use gthulhu_plugin_simple::{Mode, Simple};
         use gthulhu_plugin_simple_fifo::SimpleFifo;
         self.plugin_with("gthulhu", |options| {
-            Gthulhu::new(options.slice(), options.slice_min()).permit(options.permit())
+            Gthulhu::new(options.slice(), options.slice_min())
+                .permit(options.permit())
+                .strategies(options.strategies())
         })
         .about("virtual deadlines: weights respected, tasks that sleep much come first")
         .try_plugin_with("simple", |options| {

@@ -10,6 +10,7 @@ use serde_json::Value;
 use tokio::sync::oneshot;
 
 use crate::control::Decider;
+use crate::strategies::Published;
 use crate::{Error, Result};
 
 /// More questions than this do not wait: whoever asks is told so.
@@ -26,6 +27,8 @@ pub(crate) enum Ask {
     Check(Box<Config>),
     /// Run this from now on, attached anew if so said.
     Adopt { config: Box<Config>, reattach: bool },
+    /// These strategies are wanted.
+    Strategies(Box<Published>),
 }
 
 /// What comes back: an object, or why not.

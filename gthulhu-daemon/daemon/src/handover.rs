@@ -8,8 +8,13 @@ use std::os::fd::RawFd;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
+use qumun::kernel::AgentFds;
+
 /// Names the descriptors, in order, separated by commas.
 const VARIABLE: &str = "GTHULHU_AGENT_FDS";
+
+/// How many an agent gets: those of the core, and behind them that of the strategies.
+pub(crate) const ALL: usize = AgentFds::COUNT + 1;
 
 /// Lets the child of `command` inherit `fds`. They must stay open in this process until it has started.
 pub(crate) fn give<const N: usize>(command: &mut Command, fds: [RawFd; N]) {

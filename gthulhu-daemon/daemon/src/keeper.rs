@@ -10,6 +10,7 @@ use qumun::kernel::{LoadedCore, Running, wire};
 use crate::process::Stat;
 use crate::progress::{Hang, Look, Progress};
 use crate::settings::Settings;
+use crate::strategies::{self, AgentLink, Table};
 use crate::{Error, Result, handover};
 
 /// An agent that lived for this long was a good one: the next restart is immediate again.
@@ -50,11 +51,15 @@ pub(crate) struct Agent {
     pub(crate) started: Instant,
     progress: Progress,
     hang: Option<Hang>,
+    strategies: AgentLink,
+    /// It had no room for the last table.
+    owed: Option<Table>,
 }
 
 impl Agent {
     pub(crate) fn start(settings: &Settings, running: &Running) -> Result<Self> {
         let fds = running.agent_fds()?;
+        let (link, theirs) = strategies::pair()?;
         let mut command = Command::new("/proc/self/exe");
         command
             .arg("agent")
@@ -64,7 +69,9 @@ impl Agent {
             .env_remove("NOTIFY_SOCKET")
             .env_remove("WATCHDOG_USEC")
             .stdin(Stdio::null());
-        handover::give(&mut command, fds.raw());
+        let mut all = [theirs.fd(); handover::ALL];
+        all.iter_mut().zip(fds.raw()).for_each(|(place, fd)| *place = fd);
+        handover::give(&mut command, all);
         // Kept across exec: no huge pages are merged in the agent while it starts (see lock_memory).
         // SAFETY: one async-signal-safe call on plain numbers.
         unsafe {
@@ -82,11 +89,27 @@ impl Agent {
         // SAFETY: a new descriptor that nothing else owns.
         let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd as RawFd) };
         let progress = Progress::new(settings.max_turn);
-        Ok(Self { child, pidfd, started: Instant::now(), progress, hang: None })
+        let started = Instant::now();
+        Ok(Self { child, pidfd, started, progress, hang: None, strategies: link, owed: None })
     }
 
     pub(crate) fn pid(&self) -> u32 {
         self.child.id()
+    }
+
+    /// Hands a table of strategies to it, now or when it reads again.
+    pub(crate) fn want(&mut self, table: &Table) {
+        // A table that cannot be made is as one for which there is no room.
+        let sent = self.strategies.send(table.generation, &table.leases).unwrap_or(false);
+        self.owed = (!sent).then(|| table.clone());
+    }
+
+    /// The table that it has, if that is news.
+    pub(crate) fn has(&mut self) -> Option<strategies::Has> {
+        if let Some(owed) = self.owed.take() {
+            self.want(&owed);
+        }
+        self.strategies.heard()
     }
 
     /// Becomes readable when it ends.

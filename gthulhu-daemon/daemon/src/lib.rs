@@ -30,7 +30,7 @@
 //!
 //! ```text
 //!   supervisor ── loads the core, holds its link, answers `status`, restarts the agent
-//!       │  seven inherited descriptors, no link among them
+//!       │  inherited descriptors, no link among them
 //!       ▼
 //!   agent ─────── the same program again; one thread with locked memory: drain, decide, publish, yield
 //! ```
@@ -74,6 +74,7 @@ mod settings;
 mod signals;
 mod standby;
 mod status;
+mod strategies;
 mod supervisor;
 mod telling;
 mod tls;

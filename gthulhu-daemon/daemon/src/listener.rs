@@ -14,6 +14,7 @@ use crate::clerk::Clerk;
 use crate::control::{self, Order, PATIENCE, Said};
 use crate::events::Hub;
 use crate::log::Log;
+use crate::strategies;
 use crate::{Error, ExitCode, Result};
 
 /// The socket, removed again when dropped.
@@ -60,7 +61,7 @@ impl Listener {
     /// Answers those who wait, a few at a time, and nobody who may not ask. What takes time is the clerk's.
     pub(crate) fn answer(
         &self,
-        clerk: &Clerk,
+        (clerk, strategies): (&Clerk, &strategies::Handle),
         events: &Hub,
         mut answer: impl FnMut(Option<Order>) -> std::result::Result<Value, String>,
     ) {
@@ -77,6 +78,10 @@ impl Listener {
             let said = match control::read(&mut stream, Vec::new(), PATIENCE) {
                 Said::Line(Ok(order @ Order::Mode(_)), _) => answer(Some(order)),
                 Said::Nothing => answer(None),
+                Said::Line(Ok(Order::Strategies(command)), said) => {
+                    strategies.serve(command, said, stream);
+                    continue;
+                }
                 Said::Line(Ok(Order::Events), _) => match events.welcome(stream) {
                     Ok(()) => continue,
                     Err((back, why)) => {

@@ -83,6 +83,7 @@ pub(crate) fn render(status: Option<&Value>, monitor_runs: bool, format: Format)
         "Calls on the control socket that were no order.",
         &o["control"]["garbage"],
     );
+    strategies(&mut page, &o["strategies"]);
     if o["mode"] == "none" || o["mode"] == "scx" {
         return page.out;
     }
@@ -155,6 +156,62 @@ fn core(page: &mut Page, o: &Value) {
         number(&l["unenforced"]),
     );
     legs(page, &o["legs"]);
+}
+
+/// What is wanted, by whom, and how long it takes until it holds.
+fn strategies(page: &mut Page, o: &Value) {
+    let sources = o["sources"].as_object();
+    let of = |page: &mut Page, name: &str, help: &str, field: &str| {
+        page.head(name, help, "gauge");
+        for (source, said) in sources.into_iter().flatten() {
+            let number = said[field].as_u64().or_else(|| said[field].as_bool().map(u64::from));
+            if let Some(number) = number {
+                page.sample(name, &[("source", source)], &number.to_string());
+            }
+        }
+    };
+    of(page, "gthulhu_strategy_targets", "Processes, threads, cgroups and names with a strategy.", "targets");
+    of(page, "gthulhu_strategy_source_up", "1 while what the source says is heard and understood.", "up");
+    let maker = &o["sources"]["decision-maker"];
+    let number = |v: &Value| v.as_u64().unwrap_or(0);
+    for (name, help, value) in [
+        ("source_failures", "Answers of the decision maker that were none.", &maker["failures"]),
+        ("lists", "Lists of strategies taken from the decision maker.", &maker["lists"]),
+        ("counters_told", "Times that the decision maker took the counters.", &maker["counters_told"]),
+        ("faded", "Strategies that nobody confirmed in time, by target.", &o["faded"]),
+    ] {
+        page.counter(&format!("gthulhu_strategy_{name}_total"), help, value);
+    }
+    for (name, help, value) in [
+        ("generation", "Which table of strategies it is.", &o["generation"]),
+        ("generation_in_core", "Which table the core has.", &o["generation_in_core"]),
+        ("generation_in_agent", "Which table the agent has.", &o["generation_in_agent"]),
+        ("refused", "Strategies that make no sense, in the last list.", &o["refused"]),
+        ("left_out", "Targets for which the core has no room.", &o["left_out"]),
+    ] {
+        page.gauge(&format!("gthulhu_strategy_{name}"), help, number(value));
+    }
+    let name = "gthulhu_strategy_receipt_seconds";
+    page.head(
+        name,
+        "From the receipt of another list of strategies to the table of the core, or of the agent.",
+        "histogram",
+    );
+    for (to, field) in [("core", "receipt_to_core"), ("agent", "receipt_to_agent")] {
+        let times = &o[field];
+        let mut so_far = 0;
+        for (power, count) in times["log2_us"].as_array().into_iter().flatten().enumerate() {
+            so_far += number(count);
+            // From 16 us to 17 seconds, and in between every second one.
+            if (4..=24).contains(&power) && power % 2 == 0 {
+                let le = seconds(1_000 << power);
+                page.sample(&format!("{name}_bucket"), &[("to", to), ("le", &le)], &so_far.to_string());
+            }
+        }
+        page.sample(&format!("{name}_bucket"), &[("to", to), ("le", "+Inf")], &so_far.to_string());
+        page.sample(&format!("{name}_sum"), &[("to", to)], &seconds(number(&times["sum_us"]) * 1_000));
+        page.sample(&format!("{name}_count"), &[("to", to)], &so_far.to_string());
+    }
 }
 
 fn mode(page: &mut Page, now: &str) {

@@ -6,7 +6,10 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use clap::{Args, ValueEnum};
+use gthulhu_model::{Reader, StrategyTable};
 use qumun::{Builder, Cpu, Nanos, Permit, Transport};
+
+use crate::strategies::Readers;
 
 /// What a plugin can see of the command line when it is made.
 #[derive(Clone, Debug)]
@@ -15,6 +18,7 @@ pub struct PluginOptions {
     slice_min: Nanos,
     permit: Permit,
     own: BTreeMap<String, String>,
+    readers: Readers,
 }
 
 impl Default for PluginOptions {
@@ -24,6 +28,7 @@ impl Default for PluginOptions {
             slice_min: Nanos::from_millis(1),
             permit: Permit::wakeups(0),
             own: BTreeMap::new(),
+            readers: Readers::default(),
         }
     }
 }
@@ -43,6 +48,17 @@ impl PluginOptions {
     /// the plugin's. For no wakeups: each is to be decided.
     pub fn permit(&self) -> Permit {
         self.permit
+    }
+
+    /// The strategies of this node, as they change: for a policy that follows them. A table is taken without waiting, at
+    /// the beginning of a batch say. A policy that does not ask for them gets none, and the core alone knows of them, for when it
+    /// decides by itself.
+    pub fn strategies(&self) -> Reader<StrategyTable> {
+        self.readers.reader()
+    }
+
+    pub(crate) fn readers(&self) -> &Readers {
+        &self.readers
     }
 
     /// The value of one of the plugin's own options (`--option NAME=VALUE`), if it was given.
@@ -179,6 +195,7 @@ impl PolicyArgs {
             slice_min: Nanos::from_micros(self.slice_min_us.min(self.slice_us)),
             permit: Permit::wakeups(self.permit).lasting(Nanos::from_micros(self.permit_us)),
             own: BTreeMap::new(),
+            readers: Readers::default(),
         };
         self.option.iter().try_fold(base, |options, pair| options.with(pair))
     }

@@ -5,6 +5,7 @@ use std::fmt;
 use qumun::kernel::Link;
 use qumun::{Builder, Events, Exit, Scheduler};
 
+use crate::strategies::AgentEnd;
 use crate::{Error, ExitCode, PluginOptions, Result};
 
 /// Names are shown in sysfs behind `gthulhu_`, where 127 bytes fit.
@@ -12,7 +13,7 @@ const NAME_MAX: usize = 64;
 
 /// Makes the policy and runs it to the end. Called once in an agent's life; inside, the loop is
 /// compiled for this policy: no dynamic call per event.
-type Run = Box<dyn Fn(&Builder, Link, &PluginOptions) -> Result<Exit>>;
+type Run = Box<dyn Fn(&Builder, Link, &PluginOptions, AgentEnd) -> Result<Exit>>;
 /// Makes the policy and throws it away: the supervisor's way to find wrong options before it loads.
 type Check = Box<dyn Fn(&PluginOptions) -> Result<()>>;
 
@@ -48,14 +49,24 @@ impl Plugin {
             options: Vec::new(),
             type_name: std::any::type_name::<S>(),
             events: S::EVENTS,
-            run: Box::new(move |builder, link, options| Ok(builder.try_agent(link, make(options)?)?.run())),
+            run: Box::new(move |builder, link, options, strategies| {
+                let policy = make(options)?;
+                options.readers().serve(strategies)?;
+                Ok(builder.try_agent(link, policy)?.run())
+            }),
             check: Box::new(move |options| check(options).map(drop)),
         }
     }
 
     /// Runs the policy until the scheduler is gone.
-    pub(crate) fn run(&self, builder: &Builder, link: Link, options: &PluginOptions) -> Result<Exit> {
-        (self.run)(builder, link, options)
+    pub(crate) fn run(
+        &self,
+        builder: &Builder,
+        link: Link,
+        options: &PluginOptions,
+        strategies: AgentEnd,
+    ) -> Result<Exit> {
+        (self.run)(builder, link, options, strategies)
     }
 
     /// Finds options that the policy does not take, or values that it cannot use.

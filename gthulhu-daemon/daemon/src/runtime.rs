@@ -11,6 +11,7 @@ use crate::desk::{Ask, Caller};
 use crate::events::{Hub, Sockets};
 use crate::listener::Refusals;
 use crate::log::Log;
+use crate::strategies;
 use crate::watcher::{self, Watcher};
 use crate::{Result, configure, http};
 
@@ -23,6 +24,7 @@ pub(crate) struct Shared {
     told: RwLock<Told>,
     pub(crate) caller: Caller,
     pub(crate) watcher: Watcher,
+    pub(crate) strategies: strategies::Handle,
     pub(crate) events: Hub,
     pub(crate) access: Access,
 }
@@ -46,6 +48,7 @@ pub(crate) fn start(
     configuration: Configuration,
     access: Access,
     caller: Caller,
+    strategies: strategies::Handle,
     garbage: Arc<Refusals>,
     (events, sockets): (Hub, Sockets),
     log: Log,
@@ -54,7 +57,7 @@ pub(crate) fn start(
     let watcher = watcher::start(&config, events.clone(), log.clone())?;
     let told = RwLock::new(Told::of(&configuration, None));
     let configuration = Mutex::new(configuration);
-    let shared = Arc::new(Shared { configuration, told, caller, watcher, events, access });
+    let shared = Arc::new(Shared { configuration, told, caller, watcher, strategies, events, access });
     let clerk = Clerk::start(Arc::clone(&shared), garbage)?;
     http::start(shared, &config, sockets, log)?;
     Ok(clerk)
@@ -128,6 +131,7 @@ impl Shared {
         };
         self.watcher.adopt(&config);
         self.events.set(config.monitor.stream_events);
+        self.strategies.adopt(&config);
         self.tell(Told::of(&configuration, None));
         let mut answer = change.json();
         let noop = change.is_noop() && done.as_object().is_none_or(serde_json::Map::is_empty);

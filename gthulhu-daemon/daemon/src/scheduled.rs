@@ -12,6 +12,7 @@ use crate::log::Log;
 use crate::registry::Registry;
 use crate::settings::Settings;
 use crate::status::Facts;
+use crate::strategies::{Table, now_ns};
 use crate::{Error, ExitCode, Result};
 
 /// After a detach the kernel may still be busy with it for a moment.
@@ -69,6 +70,7 @@ impl Scheduled {
         prepared: Prepared,
         settings: &Settings,
         kernel_mode: bool,
+        table: &Table,
         facts: &mut Facts,
         log: &Log,
     ) -> Result<Self> {
@@ -94,7 +96,8 @@ impl Scheduled {
         }
         let since = Instant::now();
         let mut new = Self { running, ops, since, events, agent: None, restart: Restart::default(), pages };
-        new.start_agent(settings, facts)?;
+        new.tell_core(table, facts, log);
+        new.start_agent(settings, table, facts)?;
         Ok(new)
     }
 
@@ -103,12 +106,45 @@ impl Scheduled {
         (&self.ops, self.since.elapsed())
     }
 
-    fn start_agent(&mut self, settings: &Settings, facts: &mut Facts) -> Result<u32> {
-        let agent = Agent::start(settings, &self.running)?;
+    fn start_agent(&mut self, settings: &Settings, table: &Table, facts: &mut Facts) -> Result<u32> {
+        let mut agent = Agent::start(settings, &self.running)?;
+        facts.strategies.agent = None;
+        agent.want(table);
         let pid = agent.pid();
         facts.agent = Some(pid);
         self.agent = Some(agent);
         Ok(pid)
+    }
+
+    /// Puts a table of strategies into the core, and hands it to the agent.
+    pub(crate) fn want(&mut self, table: &Table, facts: &mut Facts, log: &Log) {
+        self.tell_core(table, facts, log);
+        if let Some(agent) = &mut self.agent {
+            agent.want(table);
+        }
+    }
+
+    fn tell_core(&self, table: &Table, facts: &mut Facts, log: &Log) {
+        let now = qumun::Nanos(now_ns());
+        let rules =
+            gthulhu_plugin_gthulhu::rules(Some(&table.build()), [], gthulhu_model::Floor::DEFAULT, now);
+        match self.running.set_rules(&rules) {
+            Ok(_) => {
+                // Not again for the next core.
+                let new = facts.strategies.core != Some(table.generation);
+                if let Some(received) = table.received_ns.filter(|_| new) {
+                    facts.strategies.to_core.count(now_ns().saturating_sub(received));
+                }
+                facts.strategies.core = Some(table.generation);
+                facts.strategies.error = None;
+            }
+            Err(error) => {
+                log.warn(format_args!(
+                    "the core does not take the strategies: {error}; those before stay until they fade"
+                ));
+                facts.strategies.error = Some(error.to_string());
+            }
+        }
     }
 
     /// Becomes readable when the agent ends; negative when there is none.
@@ -133,9 +169,16 @@ impl Scheduled {
     }
 
     /// Looks after the agent.
-    pub(crate) fn look(&mut self, settings: &Settings, facts: &mut Facts, log: &Log) -> Found {
+    pub(crate) fn look(&mut self, settings: &Settings, table: &Table, facts: &mut Facts, log: &Log) -> Found {
         if let Some(record) = self.running.exited() {
             return Found::Removed(record);
+        }
+        if let Some(has) = self.agent.as_mut().and_then(Agent::has) {
+            let new = facts.strategies.agent.is_some_and(|before| before < has.generation);
+            if let Some(received) = table.received_ns.filter(|_| new && has.generation == table.generation) {
+                facts.strategies.to_agent.count(has.at_ns.saturating_sub(received));
+            }
+            facts.strategies.agent = Some(has.generation);
         }
         if let Some(hang) = self.agent.as_mut().and_then(|a| a.look(self.running.inner())) {
             log.warn(format_args!(
@@ -158,7 +201,7 @@ impl Scheduled {
         }
         if self.restart.due.is_some_and(|due| due <= Instant::now()) {
             self.restart.due = None;
-            match self.start_agent(settings, facts) {
+            match self.start_agent(settings, table, facts) {
                 Ok(pid) => {
                     facts.restarts += 1;
                     log.info(format_args!("agent {pid} started (restart {})", facts.restarts));
@@ -185,6 +228,7 @@ impl Scheduled {
         &mut self,
         old: &Settings,
         new: &Settings,
+        table: &Table,
         facts: &mut Facts,
         log: &Log,
     ) -> Result<()> {
@@ -200,7 +244,7 @@ impl Scheduled {
         self.agent = None;
         self.restart = Restart::default();
         facts.agent = None;
-        let pid = self.start_agent(new, facts)?;
+        let pid = self.start_agent(new, table, facts)?;
         facts.replaced += 1;
         if let Some(name) = &new.policy.plugin {
             facts.plugin.clone_from(name);
@@ -214,6 +258,7 @@ impl Scheduled {
     pub(crate) fn end(self, facts: &mut Facts) -> (Option<ExitRecord>, Remains) {
         let (record, core) = self.running.detach();
         facts.agent = None;
+        (facts.strategies.core, facts.strategies.agent) = (None, None);
         (record, Remains { core, _agent: self.agent })
     }
 }

@@ -86,6 +86,7 @@ pub(crate) fn object(facts: &Facts, upstream: Option<&Upstream>) -> Value {
         "upstream_restarts": facts.others.restarts,
         "upstream_last_end": end,
         "upstream_last_words": words,
+        "strategies": facts.strategies.json(),
         "attaches": attaches(facts),
         "ejections": facts.ejections.json(),
         "control": control(facts),

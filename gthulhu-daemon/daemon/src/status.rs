@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use crate::limits::Limits;
 use crate::process::Stat;
 use crate::standby::{self, Ejections, Others};
+use crate::strategies;
 use crate::{Error, ExitCode, Result};
 
 /// Where the daemon listens unless told otherwise.
@@ -42,6 +43,7 @@ pub(crate) struct Facts {
     pub(crate) others: Others,
     /// Callers of the control socket that were refused: strangers, and what was no order.
     pub(crate) refused: (u64, u64),
+    pub(crate) strategies: strategies::Facts,
 }
 
 /// Why nothing of ours schedules.
@@ -75,6 +77,7 @@ impl Facts {
             ejections: Ejections::default(),
             others: Others::default(),
             refused: (0, 0),
+            strategies: strategies::Facts::default(),
         }
     }
 
@@ -193,6 +196,7 @@ pub(crate) fn object(facts: &Facts, now: &Snapshot) -> Value {
             "decisions_open": ledgers.decisions_open,
         },
         "legs": legs,
+        "strategies": facts.strategies.json(),
         "attaches": attaches(facts),
         "ejections": facts.ejections.json(),
         "control": control(facts),
@@ -343,6 +347,7 @@ pub(crate) fn describe(o: &Value) -> String {
         ),
     ];
     lines.extend(limits(&o["limits"]));
+    lines.extend(strategies::line(&o["strategies"]));
     for leg in o["legs"].as_array().into_iter().flatten() {
         lines.push(format!(
             "  {:<17} p50 <= {:>8.1} us   p99 <= {:>8.1} us   ({} sampled)",

@@ -28,6 +28,7 @@ use crate::scheduled::{Found, Prepared, Remains, Scheduled};
 use crate::settings::Settings;
 use crate::signals::{Signals, wait};
 use crate::status::{Facts, Off, Snapshot};
+use crate::strategies::{self, Published};
 use crate::upstream::{self, Upstream};
 use crate::{Error, ExitCode, Result, configure, runtime, standby, status};
 
@@ -55,11 +56,12 @@ pub(crate) fn run(
     let listener = Listener::bind(&socket, &log)?;
     let (desk, caller) = desk::open()?;
     let (hub, sockets) = Hub::new(configuration.config().monitor.stream_events);
-    let clerk =
-        runtime::start(configuration, access, caller, listener.garbage(), (hub.clone(), sockets), log)?;
+    let strategies = strategies::start(configuration.config(), caller.clone(), log.clone())?;
+    let (wanted, garbage) = (strategies.clone(), listener.garbage());
+    let clerk = runtime::start(configuration, access, caller, wanted, garbage, (hub.clone(), sockets), log)?;
     let mut notify = Notify::from_env();
     notify.ready(&supervisor.line());
-    let end = supervisor.supervise(&signals, &listener, &clerk, &desk, &hub, &mut notify);
+    let end = supervisor.supervise(&signals, &listener, (&clerk, &strategies), &desk, &hub, &mut notify);
     notify.stopping();
     supervisor.finish(end)
 }
@@ -90,6 +92,8 @@ struct Supervisor<'a> {
     scan: Scan,
     /// Since when the kernel's own scheduler is in charge for a change that is not finished yet.
     gap_since: Option<Instant>,
+    /// What is wanted for whom, whoever schedules.
+    table: strategies::Table,
 }
 
 impl<'a> Supervisor<'a> {
@@ -107,6 +111,7 @@ impl<'a> Supervisor<'a> {
             facts,
             scan: Scan::default(),
             gap_since: None,
+            table: strategies::Table::default(),
         }
     }
 
@@ -159,6 +164,7 @@ impl<'a> Supervisor<'a> {
                 *prepared,
                 &self.settings,
                 self.kernel_mode,
+                &self.table,
                 &mut self.facts,
                 &self.log,
             )?)),
@@ -209,7 +215,7 @@ impl<'a> Supervisor<'a> {
         &mut self,
         signals: &Signals,
         listener: &Listener,
-        clerk: &Clerk,
+        (clerk, strategies): (&Clerk, &strategies::Handle),
         desk: &Desk,
         events: &Hub,
         notify: &mut Notify,
@@ -227,16 +233,17 @@ impl<'a> Supervisor<'a> {
             }
             transitions.tell(events, &self.facts, self.view());
             self.facts.refused = listener.refused();
-            listener.answer(clerk, events, |order| match order {
-                Some(order) => self.obey(order).map(|()| self.object()),
-                None => Ok(self.object()),
-            });
+            // Before the socket, where a client may take its time.
             while let Some(letter) = desk.next() {
                 let answer = self.answer(letter.ask);
                 // Whoever asked may have gone away.
                 let _ = letter.reply.send(answer);
                 notify.status(&self.line());
             }
+            listener.answer((clerk, strategies), events, |order| match order {
+                Some(order) => self.obey(order).map(|()| self.object()),
+                None => Ok(self.object()),
+            });
             notify.alive();
         }
     }
@@ -244,11 +251,13 @@ impl<'a> Supervisor<'a> {
     /// Looks after whoever schedules; true when that is somebody else now.
     fn look(&mut self) -> bool {
         match &mut self.work {
-            Work::Ours(scheduled) => match scheduled.look(&self.settings, &mut self.facts, &self.log) {
-                Found::Fine => return false,
-                Found::Removed(record) => self.removed(record),
-                Found::CrashLoop(how) => self.give_up(&how),
-            },
+            Work::Ours(scheduled) => {
+                match scheduled.look(&self.settings, &self.table, &mut self.facts, &self.log) {
+                    Found::Fine => return false,
+                    Found::Removed(record) => self.removed(record),
+                    Found::CrashLoop(how) => self.give_up(&how),
+                }
+            }
             Work::Upstream(upstream) => match upstream.look() {
                 upstream::Found::Fine => return false,
                 upstream::Found::Schedules => {
@@ -306,6 +315,10 @@ impl<'a> Supervisor<'a> {
         match ask {
             Ask::Status => Ok(self.object()),
             Ask::Mode(decider) => self.obey(Order::Mode(decider)).map(|()| self.object()),
+            Ask::Strategies(published) => {
+                self.want(*published);
+                Ok(Value::Null)
+            }
             Ask::Check(config) => self.check(&self.settings.with(&config)),
             Ask::Adopt { config, reattach } => self.adopt(&config, reattach).map_err(|e| {
                 self.log.warn(format_args!("a change of the configuration was not made: {e}"));
@@ -356,7 +369,7 @@ impl<'a> Supervisor<'a> {
                 if other_mode {
                     scheduled.set_kernel_mode(self.kernel_mode)?;
                 }
-                scheduled.adopt(old, &self.settings, &mut self.facts, &self.log)?;
+                scheduled.adopt(old, &self.settings, &self.table, &mut self.facts, &self.log)?;
                 Ok(json!({}))
             }
             (Mode::Scx, Work::Upstream(upstream))
@@ -404,6 +417,16 @@ impl<'a> Supervisor<'a> {
             gap.as_millis()
         ));
         gap.as_millis() as u64
+    }
+
+    /// Takes what is wanted. While nothing of ours schedules it waits for when something does.
+    fn want(&mut self, published: Published) {
+        self.facts.strategies.told = published.told;
+        let Some(table) = published.table else { return };
+        self.table = table;
+        if let Work::Ours(scheduled) = &mut self.work {
+            scheduled.want(&self.table, &mut self.facts, &self.log);
+        }
     }
 
     /// How things stand.

@@ -25,6 +25,7 @@ mod runtime;
 mod scene;
 mod smoke;
 mod soak;
+mod strategies;
 mod stress;
 mod switch;
 mod sysrq;
@@ -97,6 +98,8 @@ pub enum Suite {
     Eject,
     /// From the kernel's scheduler to ours to another program's, and back
     Switch,
+    /// Strategies of a decision maker and of this machine: how fast they hold, what they do, and their end
+    Strategies,
     /// Options of `run`, `plugins` and `doctor`
     Options,
     /// A daemon of somebody else's: the program of examples/out-of-tree in LAB_DAEMON
@@ -154,6 +157,7 @@ pub fn run(suite: Suite, secs: Option<u64>, checks: &mut Checks) {
         Suite::Drills => ("drills", drills::run(checks)),
         Suite::Eject => ("eject", eject::run(checks)),
         Suite::Switch => ("switch", switch::run(checks)),
+        Suite::Strategies => ("strategies", strategies::run(checks)),
         Suite::Options => ("options", options::run(checks)),
         Suite::Plugin => ("plugin", plugin::run(checks)),
     };
