@@ -79,7 +79,7 @@ const ENTRIES: &[Entry] = &[
     Entry { name: "runtime", smp: "2", mem: "", icount: false, timeout: 400, long: false, argv: &["lab-guest", "check", "runtime", "top"] },
     Entry { name: "drills", smp: "2", mem: "", icount: false, timeout: 200, long: false, argv: &["lab-guest", "check", "drills"] },
     Entry { name: "switch", smp: "2", mem: "", icount: false, timeout: 200, long: false, argv: &["lab-guest", "check", "eject", "switch"] },
-    Entry { name: "strategies", smp: "2", mem: "", icount: false, timeout: 240, long: false, argv: &["lab-guest", "check", "strategies"] },
+    Entry { name: "strategies", smp: "2", mem: "", icount: false, timeout: 240, long: true, argv: &["lab-guest", "check", "strategies"] },
     Entry { name: "kernel-drills", smp: "2", mem: "", icount: false, timeout: 300, long: false, argv: &["env", "LAB_OPTIONS=--kernel-mode", "lab-guest", "check", "kill", "freeze", "hotplug"] },
     Entry { name: "decided-drills", smp: "2", mem: "", icount: false, timeout: 300, long: false, argv: &["env", "LAB_OPTIONS=--permit=0", "lab-guest", "check", "kill", "freeze", "hotplug"] },
     Entry { name: "preempt-drills", smp: "2", mem: "", icount: false, timeout: 300, long: false, argv: &["env", "LAB_OPTIONS=--permit=0 --preempt-us=200", "lab-guest", "check", "kill", "freeze", "hotplug"] },
