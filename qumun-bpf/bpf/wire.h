@@ -134,6 +134,13 @@ struct qm_select {
 	u32 answered; /* out: how many got an idle CPU */
 };
 
+/* Argument of qumun_wake. */
+struct qm_wake {
+	u64 cpus[QM_IDLE_WORDS]; /* in: one bit a CPU */
+	u32 woken; /* out: how many of them were idle */
+	u32 reserved;
+};
+
 /* Argument of qumun_mode. */
 struct qm_mode {
 	u32 kernel; /* in: whether the core decides alone */
@@ -207,6 +214,7 @@ struct qm_view {
 	u64 cgroup_changes;	   /* of the table: grows with each */
 	u64 cgroups_untold;	   /* that found the table full: they count as a part of their parent */
 	u64 nr_limits;		   /* cgroups that have a limit */
+	u64 dedicated;		   /* the CPU that the agent has for itself while the mode is normal, + 1; 0: none */
 };
 
 /*
@@ -382,6 +390,8 @@ struct qm_config {
 	u32 debug;
 	u32 options; /* QM_OPT_* */
 	u32 events;  /* one bit for each kind of event subscribed to: 1 << QM_EVENT_* */
+	u32 dedicated; /* the CPU that the agent is to have for itself, + 1; 0: none. With QM_OPT_SHARED only */
+	u32 reserved;
 };
 
 #define QM_OPT_BUILTIN_IDLE 1  /* an idle CPU found by the kernel's own selection is used at once */
@@ -412,8 +422,9 @@ QM_SAME(sizeof(struct qm_hello) == 8);
 QM_SAME(sizeof(struct qm_select) == 8);
 QM_SAME(sizeof(struct qm_preempt) == 8);
 QM_SAME(sizeof(struct qm_mode) == 8);
+QM_SAME(sizeof(struct qm_wake) == 8 * QM_IDLE_WORDS + 8);
 QM_SAME(sizeof(struct qm_request) == 8);
-QM_SAME(sizeof(struct qm_view) == 320 + 8 * QM_IDLE_WORDS);
+QM_SAME(sizeof(struct qm_view) == 328 + 8 * QM_IDLE_WORDS);
 QM_SAME(__builtin_offsetof(struct qm_view, online) == 296);
 QM_SAME(sizeof(struct qm_task) == 56);
 QM_SAME(__builtin_offsetof(struct qm_view, mode) == 128);
@@ -424,7 +435,7 @@ QM_SAME(sizeof(struct qm_counters) == 37 * 8);
 QM_SAME(sizeof(struct qm_legs) == QM_LEGS * QM_LEG_BUCKETS * 8);
 QM_SAME(__builtin_offsetof(struct qm_exit, reason) == 16);
 QM_SAME(__builtin_offsetof(struct qm_exit, dump) == 1168);
-QM_SAME(sizeof(struct qm_config) == 80);
+QM_SAME(sizeof(struct qm_config) == 88);
 QM_SAME(sizeof(struct qm_target) == 24);
 QM_SAME(sizeof(struct qm_rule) == 56);
 QM_SAME(__builtin_offsetof(struct qm_rule_table, targets) == 16);

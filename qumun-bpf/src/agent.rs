@@ -11,7 +11,7 @@ use crate::map::{Shared, read_words};
 use crate::protocol::{Agreement, Words};
 use crate::ring::{self, DecisionRing, EventRing};
 use crate::wire::{
-    AgentPage, Cgroup, Hello, MAX_CGROUPS, Preempt, REVOKE_WORDS, Request, SELECT_MAX, Select, View,
+    AgentPage, Cgroup, Hello, MAX_CGROUPS, Preempt, REVOKE_WORDS, Request, SELECT_MAX, Select, View, Wake,
 };
 use crate::{Error, ErrorKind, Result};
 
@@ -26,11 +26,12 @@ pub struct AgentFds {
     pub(crate) select_cpu: OwnedFd,
     pub(crate) preempt: OwnedFd,
     pub(crate) cgroups: OwnedFd,
+    pub(crate) wake: OwnedFd,
 }
 
 impl AgentFds {
     /// How many there are.
-    pub const COUNT: usize = 8;
+    pub const COUNT: usize = 9;
 
     /// In the order in which [`AgentFds::inherit`] expects them.
     pub fn raw(&self) -> [RawFd; Self::COUNT] {
@@ -43,6 +44,7 @@ impl AgentFds {
             &self.select_cpu,
             &self.preempt,
             &self.cgroups,
+            &self.wake,
         ]
         .map(AsRawFd::as_raw_fd)
     }
@@ -73,6 +75,7 @@ impl AgentFds {
             select_cpu: take(5)?,
             preempt: take(6)?,
             cgroups: take(7)?,
+            wake: take(8)?,
         })
     }
 }
@@ -273,6 +276,16 @@ impl Agent {
         Ok(select.answered as usize)
     }
 
+    /// Wakes those of some CPUs, one bit each, that are idle. Returns how many were.
+    ///
+    /// # Errors
+    /// When the program cannot be run.
+    pub fn wake(&self, cpus: &[u64; crate::wire::MAX_CPUS / 64]) -> Result<u32> {
+        let mut wake = Wake { cpus: *cpus, ..Wake::default() };
+        run(self.fds.wake.as_fd(), &mut wake, "qumun_wake")?;
+        Ok(wake.woken)
+    }
+
     /// Ends the slice of whatever runs on `cpu`.
     ///
     /// # Errors
@@ -325,6 +338,8 @@ pub enum ViewWord {
     NrCpuIds,
     /// [`View::cgroup_changes`].
     CgroupChanges,
+    /// [`View::dedicated`].
+    Dedicated,
 }
 
 impl ViewWord {
@@ -336,6 +351,7 @@ impl ViewWord {
             Self::Exited => std::mem::offset_of!(View, exited),
             Self::NrCpuIds => std::mem::offset_of!(View, nr_cpu_ids),
             Self::CgroupChanges => std::mem::offset_of!(View, cgroup_changes),
+            Self::Dedicated => std::mem::offset_of!(View, dedicated),
         }
     }
 }

@@ -259,6 +259,18 @@ pub struct Mode {
     pub was: u32,
 }
 
+/// Argument of `qumun_wake`.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Wake {
+    /// One bit a CPU.
+    pub cpus: [u64; MAX_CPUS / 64],
+    /// Out: how many of them were idle.
+    pub woken: u32,
+    /// Zero.
+    pub reserved: u32,
+}
+
 /// Argument of `qumun_preempt`.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Default)]
@@ -329,6 +341,8 @@ pub struct View {
     pub cgroups_untold: u64,
     /// cgroups in the table that have a limit.
     pub nr_limits: u64,
+    /// The CPU that the agent has for itself while the mode is [`NORMAL`], + 1; 0: none.
+    pub dedicated: u64,
 }
 
 /// A cgroup that has a cpu controller: one slot of the core's table, of which slot 0 is the root.
@@ -607,6 +621,10 @@ pub struct Config {
     pub options: u32,
     /// One bit for each kind of event subscribed to: `1 << EVENT_*`.
     pub events: u32,
+    /// The CPU that the agent is to have for itself, + 1; 0: none. With [`OPT_SHARED`] only.
+    pub dedicated: u32,
+    /// Zero.
+    pub reserved: u32,
 }
 
 const _: () = {
@@ -631,13 +649,14 @@ const _: () = {
     assert!(size_of::<Select>() == 8);
     assert!(size_of::<Preempt>() == 8);
     assert!(size_of::<Mode>() == 8);
+    assert!(size_of::<Wake>() == MAX_CPUS / 8 + 8);
     assert!(size_of::<Request>() == 8);
     assert!(size_of::<Target>() == 24);
     assert!(size_of::<Rule>() == 56);
     assert!(offset_of!(RuleTable, targets) == 16);
     assert!(size_of::<RuleTable>() == 16 + 24 * TARGETS + 56 * RULES);
     assert!(size_of::<Rules>() == 8 + 2 * size_of::<RuleTable>());
-    assert!(size_of::<View>() == 320 + MAX_CPUS / 8);
+    assert!(size_of::<View>() == 328 + MAX_CPUS / 8);
     assert!(offset_of!(View, online) == 296);
     assert!(size_of::<Task>() == 56);
     assert!(offset_of!(View, mode) == 128);
@@ -648,7 +667,7 @@ const _: () = {
     assert!(size_of::<Legs>() == LEGS * LEG_BUCKETS * 8);
     assert!(offset_of!(Exit, reason) == 16);
     assert!(offset_of!(Exit, dump) == 1168);
-    assert!(size_of::<Config>() == 80);
+    assert!(size_of::<Config>() == 88);
     assert!(size_of::<Cgroup>() == 56);
     assert!(offset_of!(Cgroup, weight) == 48);
 };

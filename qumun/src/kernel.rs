@@ -56,6 +56,7 @@ impl Builder {
     /// [`ErrorKind::Busy`] when this machine cannot have it now, with what to do about it;
     /// [`ErrorKind::Load`] with the verifier's words when the kernel refuses it.
     pub fn load(mut self) -> Result<Loaded> {
+        self.check_dedicated()?;
         let mut options = Options::default();
         options.name.clone_from(&self.name);
         options.config.slice_ns = self.slice.as_u64();
@@ -78,13 +79,30 @@ impl Builder {
         options.config.heartbeat_ns = self.core.heartbeat.as_u64();
         options.config.preempt_after_ns = self.core.preempt_after.as_u64();
         options.config.max_run_ns = self.core.max_run.as_u64();
+        options.config.dedicated = self.dedicated.map_or(0, |cpu| cpu.0.saturating_add(1));
         self.discover();
         options.places = self.topology.as_ref().map(places);
         Ok(Loaded { inner: loader::load(&options)?, builder: self })
     }
 
+    /// What else was asked for must leave the agent's thread on its own CPU.
+    fn check_dedicated(&self) -> Result<()> {
+        let Some(cpu) = self.dedicated else { return Ok(()) };
+        let other = if !self.agent_cpus.is_empty() {
+            "a list of CPUs for the agent's thread: it is bound to this one. Leave the list out"
+        } else if self.core.preempt_after != Nanos::ZERO {
+            "a longest wait for the agent (preempt_after): it never waits for a CPU then. Leave that out"
+        } else if self.core.partial {
+            "partial mode: tasks of the kernel's own scheduler come before the agent on any CPU. Leave one of the two out"
+        } else {
+            return Ok(());
+        };
+        Err(Error::new(ErrorKind::InvalidInput, format!("CPU {cpu} for the agent alone does not go together with {other}")))
+    }
+
     /// Makes the calling thread fit to be the agent, before its [`Link`] is made: on the
-    /// [CPUs](Builder::agent_cpus) it may use, and in a class that the core schedules.
+    /// [CPUs](Builder::agent_cpus) it may use (or its [own](Builder::dedicated_cpu), if that is online), and in a class that
+    /// the core schedules.
     ///
     /// # Errors
     /// When there are no such CPUs, or the kernel refuses.
@@ -92,6 +110,10 @@ impl Builder {
         if !self.agent_cpus.is_empty() {
             let cpus: Vec<u32> = self.agent_cpus.iter().map(|cpu| cpu.0).collect();
             bpf_agent::pin(&cpus)?;
+        }
+        if let Some(cpu) = self.dedicated {
+            // Offline now, if it fails: then the agent is one like any other. The core sees where it is.
+            let _ = bpf_agent::pin(&[cpu.0]);
         }
         if self.core.partial {
             bpf_agent::join_ext()?;
@@ -326,7 +348,63 @@ pub struct Link {
     reported: u64,
     /// Why the core did not take this thread for the agent.
     refused: Option<String>,
+    own: Own,
+    /// The policy keeps tasks, as of the last report.
+    keeps: bool,
 }
+
+/// What the agent does for CPUs that sleep, while it has one for itself: elsewhere its own CPU looks for work after each turn.
+#[derive(Clone, Copy, Debug, Default)]
+struct Own {
+    /// The CPU, as of the last look.
+    cpu: Option<u32>,
+    /// Since the last batch: where tasks came from about which the core asked, and where they were sent.
+    touched: [u64; wire::MAX_CPUS / 64],
+    /// How many were sent anywhere.
+    anywhere: u32,
+}
+
+impl Own {
+    fn touch(&mut self, cpu: i32) {
+        if let Ok(cpu) = usize::try_from(cpu)
+            && let Some(word) = self.touched.get_mut(cpu / 64)
+        {
+            *word |= 1 << (cpu % 64);
+        }
+    }
+
+    /// Not this CPU: nobody but the agent is sent there.
+    fn mask(&self, word: usize) -> u64 {
+        self.cpu.filter(|cpu| *cpu as usize / 64 == word).map_or(!0, |cpu| !(1 << (cpu % 64)))
+    }
+
+    /// Whom to wake, of those who are idle: who waits for an answer or got a task, and others for tasks that may go anywhere.
+    fn wakes(&mut self, nr_words: usize, idle: impl Fn(usize) -> u64) -> Option<[u64; wire::MAX_CPUS / 64]> {
+        let mut cpus = [0; wire::MAX_CPUS / 64];
+        let (mut any, mut left) = (0, self.anywhere);
+        for (word, to) in cpus.iter_mut().enumerate().take(nr_words) {
+            *to = idle(word) & self.mask(word) & self.touched[word];
+            left = left.saturating_sub(to.count_ones());
+            any |= *to;
+        }
+        for (word, to) in cpus.iter_mut().enumerate().take(nr_words) {
+            let mut others = if left > 0 { idle(word) & self.mask(word) & !*to } else { 0 };
+            while left > 0 && others != 0 {
+                *to |= others & others.wrapping_neg();
+                others &= others - 1;
+                left -= 1;
+            }
+            any |= *to;
+        }
+        (self.touched, self.anywhere) = ([0; wire::MAX_CPUS / 64], 0);
+        (any != 0).then_some(cpus)
+    }
+}
+
+/// Looks at the next event's place between two turns in which nothing happened, unless the policy keeps tasks: then some CPU
+/// may have become free for them.
+const LOOKS: u32 = 256;
+const LOOKS_KEEPING: u32 = 16;
 
 /// Turns without an event and without leaving the CPU after which the agent must assume that the core
 /// does not schedule it (a changed scheduling class, a scheduler about to be removed), and sleeps.
@@ -357,6 +435,8 @@ impl Link {
             has_read: false,
             reported: 0,
             refused: None,
+            own: Own::default(),
+            keeps: false,
         })
     }
 
@@ -364,6 +444,38 @@ impl Link {
     #[doc(hidden)]
     pub fn raw(&mut self) -> &mut bpf_agent::Agent {
         &mut self.agent
+    }
+
+    /// The CPU that this thread has for itself, which it then keeps: while the core decides it has none.
+    #[inline]
+    fn own_cpu(&self) -> Option<u32> {
+        let own = self.agent.view_word(ViewWord::Dedicated);
+        if own == 0 || self.agent.view_word(ViewWord::Mode) != wire::NORMAL {
+            return None;
+        }
+        u32::try_from(own - 1).ok()
+    }
+
+    /// Looks out for the next event. Returns now and then without one: there are others who want something of the agent.
+    fn poll(&self) {
+        let looks = if self.keeps { LOOKS_KEEPING } else { LOOKS };
+        for _ in 0..looks {
+            if self.agent.events.may_have() {
+                return;
+            }
+            std::hint::spin_loop();
+        }
+    }
+
+    /// Wakes the CPUs for which something was published and which sleep: one system call, and none when all are at work.
+    fn wake(&mut self) {
+        // Either we see that a CPU is idle, or it sees what we have published before: see dedicated.h.
+        std::sync::atomic::fence(Ordering::SeqCst);
+        let words = self.nr_cpus.div_ceil(64) as usize;
+        if let Some(cpus) = self.own.wakes(words, |word| self.agent.idle_word(word)) {
+            // Fails when the scheduler is about to be removed: then nobody needs to be woken.
+            let _ = self.agent.wake(&cpus);
+        }
     }
 
     fn event(&self, raw: &wire::Event) -> Option<Event> {
@@ -480,9 +592,10 @@ impl Backend for Link {
 
     #[inline]
     fn refresh(&mut self) {
+        self.own.cpu = self.own_cpu();
         for word in 0..self.nr_cpus.div_ceil(64) as usize {
-            self.idle.set_word(word, self.agent.idle_word(word));
-            self.online.set_word(word, self.agent.online_word(word));
+            self.idle.set_word(word, self.agent.idle_word(word) & self.own.mask(word));
+            self.online.set_word(word, self.agent.online_word(word) & self.own.mask(word));
         }
     }
 
@@ -497,7 +610,7 @@ impl Backend for Link {
     #[inline]
     fn here(&self) -> Option<Cpu> {
         // In partial mode the CPU goes back to tasks of the fair class, and what was sent there would wait for them.
-        if self.partial { None } else { bpf_agent::current_cpu().map(Cpu) }
+        if self.partial || self.own.cpu.is_some() { None } else { bpf_agent::current_cpu().map(Cpu) }
     }
 
     fn claim(&mut self, asks: &mut [Ask]) -> usize {
@@ -537,6 +650,9 @@ impl Backend for Link {
                     return None;
                 }
                 self.has_read = true;
+                if self.own.cpu.is_some() && self.read.kind == wire::EVENT_QUEUED {
+                    self.own.touch(self.read.cpu);
+                }
                 continue;
             }
             let event = self.event(&self.read);
@@ -552,7 +668,12 @@ impl Backend for Link {
         if raw.permit > 0 {
             raw.mark = self.agent.mark(raw.pid);
         }
-        self.agent.decisions.push(&raw).map_err(|_| Full(*decision))
+        self.agent.decisions.push(&raw).map_err(|_| Full(*decision))?;
+        if self.own.cpu.is_some() {
+            self.own.touch(raw.cpu);
+            self.own.anywhere += u32::from(raw.cpu == wire::CPU_ANY);
+        }
+        Ok(())
     }
 
     fn revoke(&mut self, task: Option<Pid>) {
@@ -563,6 +684,9 @@ impl Backend for Link {
     fn publish(&mut self) {
         self.agent.events.release();
         self.agent.decisions.publish();
+        if self.own.cpu.is_some() {
+            self.wake();
+        }
     }
 
     #[inline]
@@ -572,6 +696,7 @@ impl Backend for Link {
         put(PageWord::Published, stats.decisions);
         put(PageWord::Batches, stats.batches);
         put(PageWord::Held, stats.held);
+        self.keeps = stats.held > 0;
         // What changes rarely is told when there is time, and else in turns.
         let idle = stats.batches == self.reported;
         self.reported = stats.batches;
@@ -586,6 +711,7 @@ impl Backend for Link {
         put(PageWord::PoolUsed, stats.pool_in_use);
         // A system call, so not each time; a fault is seen the next time around.
         if stats.batches.is_multiple_of(256)
+            && !(idle && self.own.cpu.is_some())
             && let Some(guard) = &self.faults
         {
             let faults = guard.faults();
@@ -596,6 +722,9 @@ impl Backend for Link {
 
     fn rest(&mut self, idle_turn: bool) {
         self.agent.events.release();
+        if self.own_cpu().is_some() {
+            return self.poll();
+        }
         bpf_agent::yield_now();
         let runs = self.agent.view_word(ViewWord::AgentRuns);
         if idle_turn && runs == self.runs_seen {

@@ -102,6 +102,14 @@ EXPORT bool native_kernel_mode(bool on)
 	return args.was;
 }
 
+EXPORT u32 native_wake(u64 low)
+{
+	struct qm_wake args = { .cpus = { low } };
+
+	qumun_wake(&args);
+	return args.woken;
+}
+
 EXPORT void native_revoke(s32 pid, bool all)
 {
 	if (all)
@@ -176,7 +184,7 @@ EXPORT void native_cpu(u32 cpu, u64 *out)
 	*out++ = cc->urgent | cc->given << 1;
 	*out++ = cc->cut_at;
 	*out++ = cc->busy_since;
-	*out++ = cc->awaited | cc->brief << 1;
+	*out++ = cc->awaited | cc->brief << 1 | cc->called << 2 | cc->asked << 3;
 	*out++ = cc->began;
 	*out++ = cc->rescued_at;
 	*out++ = cc->overran_at;

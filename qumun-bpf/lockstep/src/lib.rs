@@ -266,6 +266,10 @@ impl Core for Compiled {
         self.call(linux, |_| native::set_kernel_mode(on))
     }
 
+    fn wake(&mut self, linux: &mut Linux, cpus: CpuSet) -> u32 {
+        self.call(linux, |_| native::wake(cpus))
+    }
+
     fn set_rules(&mut self, linux: &Linux, rules: &Rules) {
         native::set_rules(&rules.raw(&mut self.numbers, linux.nr_cpus()));
     }

@@ -86,6 +86,7 @@ impl Reference {
         t.placed_at = now;
         self.grant(linux, task, d, slice, now);
         let last = linux.task(task).cpu;
+        let named = named.filter(|&cpu| !self.agent_owns(cpu));
         let fits = |cpu: Cpu| ignore || linux.task(task).may_run(cpu);
         let moved = match named {
             Some(cpu) if !self.cpu_usable(cpu) || !fits(cpu) => {
@@ -97,6 +98,7 @@ impl Reference {
                     self.parked_for(enqueued_at, now);
                     self.counters.ev_bounced += 1;
                     self.counters.dec_bounced += 1;
+                    self.answered(linux, last);
                     self.kick_for(linux, task, last);
                     return Outcome::Settled;
                 }
@@ -125,6 +127,7 @@ impl Reference {
             }
         };
         if moved {
+            self.answered(linux, last);
             self.bucket_close(bucket);
             self.parked_for(enqueued_at, now);
             self.counters.ev_dispatched += 1;
