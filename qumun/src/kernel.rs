@@ -26,6 +26,7 @@ use qumun_bpf::places::Places;
 
 use crate::alloc::FaultGuard;
 use crate::cgroups::{Row, Table, Told};
+use crate::own::Own;
 use crate::rules::{Numbers, RawRule};
 use crate::{
     Affinity, Ask, Backend, Builder, Cpu, CpuSet, Decision, Epoch, Error, ErrorKind, Event, Events, Exit,
@@ -353,54 +354,6 @@ pub struct Link {
     keeps: bool,
 }
 
-/// What the agent does for CPUs that sleep, while it has one for itself: elsewhere its own CPU looks for work after each turn.
-#[derive(Clone, Copy, Debug, Default)]
-struct Own {
-    /// The CPU, as of the last look.
-    cpu: Option<u32>,
-    /// Since the last batch: where tasks came from about which the core asked, and where they were sent.
-    touched: [u64; wire::MAX_CPUS / 64],
-    /// How many were sent anywhere.
-    anywhere: u32,
-}
-
-impl Own {
-    fn touch(&mut self, cpu: i32) {
-        if let Ok(cpu) = usize::try_from(cpu)
-            && let Some(word) = self.touched.get_mut(cpu / 64)
-        {
-            *word |= 1 << (cpu % 64);
-        }
-    }
-
-    /// Not this CPU: nobody but the agent is sent there.
-    fn mask(&self, word: usize) -> u64 {
-        self.cpu.filter(|cpu| *cpu as usize / 64 == word).map_or(!0, |cpu| !(1 << (cpu % 64)))
-    }
-
-    /// Whom to wake, of those who are idle: who waits for an answer or got a task, and others for tasks that may go anywhere.
-    fn wakes(&mut self, nr_words: usize, idle: impl Fn(usize) -> u64) -> Option<[u64; wire::MAX_CPUS / 64]> {
-        let mut cpus = [0; wire::MAX_CPUS / 64];
-        let (mut any, mut left) = (0, self.anywhere);
-        for (word, to) in cpus.iter_mut().enumerate().take(nr_words) {
-            *to = idle(word) & self.mask(word) & self.touched[word];
-            left = left.saturating_sub(to.count_ones());
-            any |= *to;
-        }
-        for (word, to) in cpus.iter_mut().enumerate().take(nr_words) {
-            let mut others = if left > 0 { idle(word) & self.mask(word) & !*to } else { 0 };
-            while left > 0 && others != 0 {
-                *to |= others & others.wrapping_neg();
-                others &= others - 1;
-                left -= 1;
-            }
-            any |= *to;
-        }
-        (self.touched, self.anywhere) = ([0; wire::MAX_CPUS / 64], 0);
-        (any != 0).then_some(cpus)
-    }
-}
-
 /// Looks at the next event's place between two turns in which nothing happened, unless the policy keeps tasks: then some CPU
 /// may have become free for them.
 const LOOKS: u32 = 256;
@@ -448,12 +401,12 @@ impl Link {
 
     /// The CPU that this thread has for itself, which it then keeps: while the core decides it has none.
     #[inline]
-    fn own_cpu(&self) -> Option<u32> {
+    fn own_cpu(&self) -> Option<Cpu> {
         let own = self.agent.view_word(ViewWord::Dedicated);
         if own == 0 || self.agent.view_word(ViewWord::Mode) != wire::NORMAL {
             return None;
         }
-        u32::try_from(own - 1).ok()
+        u32::try_from(own - 1).ok().map(Cpu)
     }
 
     /// Looks out for the next event. Returns now and then without one: there are others who want something of the agent.
@@ -471,10 +424,14 @@ impl Link {
     fn wake(&mut self) {
         // Either we see that a CPU is idle, or it sees what we have published before: see dedicated.h.
         std::sync::atomic::fence(Ordering::SeqCst);
-        let words = self.nr_cpus.div_ceil(64) as usize;
-        if let Some(cpus) = self.own.wakes(words, |word| self.agent.idle_word(word)) {
+        let mut idle = CpuSet::EMPTY;
+        for word in 0..self.nr_cpus.div_ceil(64) as usize {
+            idle.set_word(word, self.agent.idle_word(word));
+        }
+        let cpus = self.own.wakes(idle);
+        if !cpus.is_empty() {
             // Fails when the scheduler is about to be removed: then nobody needs to be woken.
-            let _ = self.agent.wake(&cpus);
+            let _ = self.agent.wake(cpus.words());
         }
     }
 
@@ -592,10 +549,15 @@ impl Backend for Link {
 
     #[inline]
     fn refresh(&mut self) {
-        self.own.cpu = self.own_cpu();
         for word in 0..self.nr_cpus.div_ceil(64) as usize {
-            self.idle.set_word(word, self.agent.idle_word(word) & self.own.mask(word));
-            self.online.set_word(word, self.agent.online_word(word) & self.own.mask(word));
+            self.idle.set_word(word, self.agent.idle_word(word));
+            self.online.set_word(word, self.agent.online_word(word));
+        }
+        let own = self.own_cpu();
+        self.own.set(own);
+        if let Some(own) = own {
+            self.idle.set(own, false);
+            self.online.set(own, false);
         }
     }
 
@@ -610,7 +572,7 @@ impl Backend for Link {
     #[inline]
     fn here(&self) -> Option<Cpu> {
         // In partial mode the CPU goes back to tasks of the fair class, and what was sent there would wait for them.
-        if self.partial || self.own.cpu.is_some() { None } else { bpf_agent::current_cpu().map(Cpu) }
+        if self.partial || self.own.cpu().is_some() { None } else { bpf_agent::current_cpu().map(Cpu) }
     }
 
     fn claim(&mut self, asks: &mut [Ask]) -> usize {
@@ -650,8 +612,8 @@ impl Backend for Link {
                     return None;
                 }
                 self.has_read = true;
-                if self.own.cpu.is_some() && self.read.kind == wire::EVENT_QUEUED {
-                    self.own.touch(self.read.cpu);
+                if self.read.kind == wire::EVENT_QUEUED {
+                    self.own.asked_from(Cpu(self.read.cpu as u32));
                 }
                 continue;
             }
@@ -669,10 +631,7 @@ impl Backend for Link {
             raw.mark = self.agent.mark(raw.pid);
         }
         self.agent.decisions.push(&raw).map_err(|_| Full(*decision))?;
-        if self.own.cpu.is_some() {
-            self.own.touch(raw.cpu);
-            self.own.anywhere += u32::from(raw.cpu == wire::CPU_ANY);
-        }
+        self.own.sent_to(decision.cpu());
         Ok(())
     }
 
@@ -684,7 +643,7 @@ impl Backend for Link {
     fn publish(&mut self) {
         self.agent.events.release();
         self.agent.decisions.publish();
-        if self.own.cpu.is_some() {
+        if self.own.cpu().is_some() {
             self.wake();
         }
     }
@@ -711,7 +670,7 @@ impl Backend for Link {
         put(PageWord::PoolUsed, stats.pool_in_use);
         // A system call, so not each time; a fault is seen the next time around.
         if stats.batches.is_multiple_of(256)
-            && !(idle && self.own.cpu.is_some())
+            && !(idle && self.own.cpu().is_some())
             && let Some(guard) = &self.faults
         {
             let faults = guard.faults();
