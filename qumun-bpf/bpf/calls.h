@@ -80,7 +80,7 @@ int qumun_mode(struct qm_mode *args)
 	return 0;
 }
 
-/* Wakes those of some CPUs that are idle: the agent has a CPU for itself, and what it decided is for them. */
+/* Wakes those of some CPUs (qm_agent.wake) that are idle: the agent has a CPU for itself, and what it decided is for them. */
 SEC("syscall")
 int qumun_wake(struct qm_wake *args)
 {
@@ -92,7 +92,7 @@ int qumun_wake(struct qm_wake *args)
 
 		if (i * 64 >= config.nr_cpu_ids)
 			break;
-		word = args->cpus[i & (QM_IDLE_WORDS - 1)] & READ_ONCE(view.idle[i & (QM_IDLE_WORDS - 1)]);
+		word = READ_ONCE(agent.wake[i & (QM_IDLE_WORDS - 1)]) & READ_ONCE(view.idle[i & (QM_IDLE_WORDS - 1)]);
 		FOR(n, 64) {
 			if (!word)
 				break;

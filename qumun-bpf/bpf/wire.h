@@ -136,8 +136,7 @@ struct qm_select {
 
 /* Argument of qumun_wake. */
 struct qm_wake {
-	u64 cpus[QM_IDLE_WORDS]; /* in: one bit a CPU */
-	u32 woken; /* out: how many of them were idle */
+	u32 woken; /* out: how many of qm_agent.wake were idle */
 	u32 reserved;
 };
 
@@ -308,6 +307,7 @@ struct qm_agent {
 	u64 revoked_all;
 	u64 revoked[QM_REVOKE_WORDS];
 	struct qm_request requests[QM_SELECT_MAX];
+	u64 wake[QM_IDLE_WORDS]; /* one bit a CPU, for qumun_wake */
 };
 
 /*
@@ -422,7 +422,7 @@ QM_SAME(sizeof(struct qm_hello) == 8);
 QM_SAME(sizeof(struct qm_select) == 8);
 QM_SAME(sizeof(struct qm_preempt) == 8);
 QM_SAME(sizeof(struct qm_mode) == 8);
-QM_SAME(sizeof(struct qm_wake) == 8 * QM_IDLE_WORDS + 8);
+QM_SAME(sizeof(struct qm_wake) == 8);
 QM_SAME(sizeof(struct qm_request) == 8);
 QM_SAME(sizeof(struct qm_view) == 328 + 8 * QM_IDLE_WORDS);
 QM_SAME(__builtin_offsetof(struct qm_view, online) == 296);
@@ -430,7 +430,7 @@ QM_SAME(sizeof(struct qm_task) == 56);
 QM_SAME(__builtin_offsetof(struct qm_view, mode) == 128);
 QM_SAME(__builtin_offsetof(struct qm_view, agent_pid) == 192);
 QM_SAME(__builtin_offsetof(struct qm_view, left) == 240);
-QM_SAME(sizeof(struct qm_agent) == 112 + 8 * (QM_REVOKE_WORDS + QM_SELECT_MAX));
+QM_SAME(sizeof(struct qm_agent) == 112 + 8 * (QM_REVOKE_WORDS + QM_SELECT_MAX + QM_IDLE_WORDS));
 QM_SAME(sizeof(struct qm_counters) == 37 * 8);
 QM_SAME(sizeof(struct qm_legs) == QM_LEGS * QM_LEG_BUCKETS * 8);
 QM_SAME(__builtin_offsetof(struct qm_exit, reason) == 16);

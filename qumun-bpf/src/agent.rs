@@ -280,8 +280,12 @@ impl Agent {
     ///
     /// # Errors
     /// When the program cannot be run.
-    pub fn wake(&self, cpus: &[u64; crate::wire::MAX_CPUS / 64]) -> Result<u32> {
-        let mut wake = Wake { cpus: *cpus, ..Wake::default() };
+    pub fn wake(&mut self, cpus: &[u64; crate::wire::MAX_CPUS / 64]) -> Result<u32> {
+        // SAFETY: inside the page, which is plain data shared with the kernel.
+        let words = unsafe { &raw mut (*self.page.ptr()).wake };
+        // SAFETY: as above.
+        unsafe { words.write_volatile(*cpus) };
+        let mut wake = Wake::default();
         run(self.fds.wake.as_fd(), &mut wake, "qumun_wake")?;
         Ok(wake.woken)
     }

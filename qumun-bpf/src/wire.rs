@@ -263,9 +263,7 @@ pub struct Mode {
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Wake {
-    /// One bit a CPU.
-    pub cpus: [u64; MAX_CPUS / 64],
-    /// Out: how many of them were idle.
+    /// Out: how many of [`AgentPage::wake`] were idle.
     pub woken: u32,
     /// Zero.
     pub reserved: u32,
@@ -406,6 +404,8 @@ pub struct AgentPage {
     pub revoked: [u64; REVOKE_WORDS],
     /// Questions to `qumun_select_cpu`.
     pub requests: [Request; SELECT_MAX],
+    /// CPUs for `qumun_wake`, one bit each.
+    pub wake: [u64; MAX_CPUS / 64],
 }
 
 /// One CPU's counters. See [`crate::stats`] for the sums and the ledgers.
@@ -649,7 +649,7 @@ const _: () = {
     assert!(size_of::<Select>() == 8);
     assert!(size_of::<Preempt>() == 8);
     assert!(size_of::<Mode>() == 8);
-    assert!(size_of::<Wake>() == MAX_CPUS / 8 + 8);
+    assert!(size_of::<Wake>() == 8);
     assert!(size_of::<Request>() == 8);
     assert!(size_of::<Target>() == 24);
     assert!(size_of::<Rule>() == 56);
@@ -662,7 +662,7 @@ const _: () = {
     assert!(offset_of!(View, mode) == 128);
     assert!(offset_of!(View, agent_pid) == 192);
     assert!(offset_of!(View, left) == 240);
-    assert!(size_of::<AgentPage>() == 112 + 8 * (REVOKE_WORDS + SELECT_MAX));
+    assert!(size_of::<AgentPage>() == 112 + 8 * (REVOKE_WORDS + SELECT_MAX + MAX_CPUS / 64));
     assert!(size_of::<Counters>() == 37 * 8);
     assert!(size_of::<Legs>() == LEGS * LEG_BUCKETS * 8);
     assert!(offset_of!(Exit, reason) == 16);

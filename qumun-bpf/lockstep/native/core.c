@@ -104,8 +104,9 @@ EXPORT bool native_kernel_mode(bool on)
 
 EXPORT u32 native_wake(u64 low)
 {
-	struct qm_wake args = { .cpus = { low } };
+	struct qm_wake args = {};
 
+	agent.wake[0] = low;
 	qumun_wake(&args);
 	return args.woken;
 }
