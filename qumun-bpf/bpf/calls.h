@@ -27,6 +27,7 @@ int qumun_hello(struct qm_hello *args)
 	if (!latch_fall(now, QM_REASON_HELLO))
 		__sync_fetch_and_add(&view.epoch, 1);
 	args->epoch = view.epoch;
+	args->dedicated = config.dedicated && !view.dedicated ? config.dedicated : 0;
 	return 0;
 }
 

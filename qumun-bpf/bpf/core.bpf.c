@@ -351,7 +351,7 @@ OPS2(void, dispatch, s32, cpu, struct task_struct *, prev)
 	if (config.dedicated) {
 		called = READ_ONCE(cc->called);
 		WRITE_ONCE(cc->called, 0);
-		WRITE_ONCE(cc->asked, 0);
+		not_asking(cpu, cc);
 		if (!degraded && agent_owns(cpu)) {
 			if (dispatch_own(cpu, prev, prev_is_agent, goes_on, now))
 				goto chosen;
@@ -585,8 +585,10 @@ OPS2(void, update_idle, s32, cpu, bool, idle)
 			scx_bpf_kick_cpu(cpu, 0);
 			return;
 		}
-		if (asked)
+		if (asked) {
+			__sync_fetch_and_or(&view.asking[c / 64], 1ULL << (c & 63));
 			return;
+		}
 	}
 	/* What came after dispatch had looked, and before this CPU was seen as idle. */
 	if (cpus[c].placed || cpus[c].pinned)

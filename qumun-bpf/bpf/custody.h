@@ -228,6 +228,8 @@ static __always_inline int apply(struct bpf_iter_scx_dsq *it, struct qm_decision
 		if (moved) {
 			/* A full barrier: either we see the CPU idle, or it sees the hint (update_idle). */
 			__sync_lock_test_and_set(&cpu_ctx(cpu)->placed, 1);
+			if (is_dedicated())
+				WRITE_ONCE(core.waited_at, turn->now);
 			kick_if_idle(cpu);
 		}
 	}

@@ -45,6 +45,18 @@ static __always_inline bool agent_at_hand(void)
 	return is_dedicated() && READ_ONCE(core.agent_cpu) >= 0;
 }
 
+/* A CPU that waited for an answer looks for work itself. */
+static __always_inline void not_asking(s32 cpu, struct cpu_ctx *cc)
+{
+	u32 c = (u32)cpu & (QM_MAX_CPUS - 1);
+
+	WRITE_ONCE(cc->asked, 0);
+	/* As in cpu_usable. */
+	asm volatile("" : "+r"(c));
+	if (READ_ONCE(view.asking[c / 64]) >> (c & 63) & 1)
+		__sync_fetch_and_and(&view.asking[c / 64], ~(1ULL << (c & 63)));
+}
+
 /* What runs on the agent's own CPU beside it: what is bound to it, or was sent there before, and who waits too long. */
 __noinline int take_own(s32 cpu, u64 now)
 {
@@ -112,14 +124,23 @@ static __always_inline void make_way(s32 cpu, u64 now)
 }
 
 /*
+ * Does somebody wait on any CPU, or did so lately? Elsewhere the agent's turns come to all CPUs then, and who runs there is asked
+ * about: four equal tasks on three CPUs would else have a CPU each, but for two.
+ */
+static __always_inline bool rivals_wait(u64 now)
+{
+	return now - READ_ONCE(core.waited_at) < 2 * config.slice_ns;
+}
+
+/*
  * Has a task that wants to go on to be asked about first? @called: its slice was cut for another one, about which the agent
- * is asked now. What is the core's own has an order of its own, see sides.h.
+ * is asked now. @waits: others wait for the same CPU. What is the core's own has an order of its own, see sides.h.
  */
 static __always_inline bool asks_first(struct task_struct *prev, struct cpu_ctx *cc, bool called, bool waits, u64 now)
 {
 	struct task_ctx *t;
 
-	if (!agent_at_hand() || !(called || waits) || READ_ONCE(cc->pinned) || core_waits(now) || runs_dry(prev, now))
+	if (!agent_at_hand() || !(called || waits || rivals_wait(now)) || READ_ONCE(cc->pinned) || core_waits(now) || runs_dry(prev, now))
 		return false;
 	t = task_ctx(prev);
 	return t && !never_asked(prev, t);

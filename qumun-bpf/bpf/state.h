@@ -275,6 +275,7 @@ struct core_state {
 	u32 held;	  /* there may be some */
 	u32 release_word; /* of held[], where that goes on */
 	u32 release_seen; /* cgroups looked at in this pass */
+	u64 waited_at;	  /* when a task was sent to a CPU to wait there; kept where the agent has one for itself */
 	u64 own_taken;	  /* decisions taken, as the agent's own CPU saw it last, + 1; see dedicated.h */
 	u64 printed_at;
 	s64 undecided[BUCKETS];

@@ -125,7 +125,7 @@ struct qm_places {
 /* Argument of the SYSCALL program qumun_hello. */
 struct qm_hello {
 	u32 epoch; /* out: the epoch to acknowledge first */
-	u32 reserved;
+	u32 dedicated; /* out: the CPU from which it should greet to have it for itself, + 1; 0: from any */
 };
 
 /* Arguments of qumun_select_cpu: how many of qm_agent.requests to answer. */
@@ -214,6 +214,7 @@ struct qm_view {
 	u64 cgroups_untold;	   /* that found the table full: they count as a part of their parent */
 	u64 nr_limits;		   /* cgroups that have a limit */
 	u64 dedicated;		   /* the CPU that the agent has for itself while the mode is normal, + 1; 0: none */
+	u64 asking[QM_IDLE_WORDS]; /* one bit a CPU: it is idle until the agent answers for the task that ran there */
 };
 
 /*
@@ -424,7 +425,7 @@ QM_SAME(sizeof(struct qm_preempt) == 8);
 QM_SAME(sizeof(struct qm_mode) == 8);
 QM_SAME(sizeof(struct qm_wake) == 8);
 QM_SAME(sizeof(struct qm_request) == 8);
-QM_SAME(sizeof(struct qm_view) == 328 + 8 * QM_IDLE_WORDS);
+QM_SAME(sizeof(struct qm_view) == 328 + 16 * QM_IDLE_WORDS);
 QM_SAME(__builtin_offsetof(struct qm_view, online) == 296);
 QM_SAME(sizeof(struct qm_task) == 56);
 QM_SAME(__builtin_offsetof(struct qm_view, mode) == 128);

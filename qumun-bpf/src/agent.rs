@@ -120,6 +120,11 @@ impl Agent {
     pub fn hello(&mut self) -> Result<()> {
         let mut hello = Hello::default();
         run(self.fds.hello.as_fd(), &mut hello, "qumun_hello")?;
+        // It is to have a CPU for itself, and greets from there. Not earlier: until now it had the whole machine to get ready
+        // on. If that CPU is offline the core has heard of an agent like any other.
+        if hello.dedicated != 0 && pin(&[hello.dedicated - 1]).is_ok() {
+            run(self.fds.hello.as_fd(), &mut hello, "qumun_hello")?;
+        }
         // The core reads no decisions any more; one last drain may still be under way.
         std::thread::sleep(Duration::from_millis(1));
         self.decisions.resync();
@@ -154,10 +159,19 @@ impl Agent {
         self.bitmap_word(std::mem::offset_of!(View, online), word)
     }
 
+    /// One word of the bitmap of CPUs that are idle until the agent answers for a task.
+    ///
+    /// # Panics
+    /// If there is no such word.
+    #[inline]
+    pub fn asking_word(&self, word: usize) -> u64 {
+        self.bitmap_word(std::mem::offset_of!(View, asking), word)
+    }
+
     #[inline]
     fn bitmap_word(&self, offset: usize, word: usize) -> u64 {
         assert!(word < crate::wire::MAX_CPUS / 64, "there is no word {word}");
-        // SAFETY: an aligned word inside one of the two bitmaps of View, by the line above.
+        // SAFETY: an aligned word inside one of the bitmaps of View, by the line above.
         let at = unsafe { self.view.ptr().cast::<u8>().add(offset + 8 * word).cast::<u64>() };
         // SAFETY: as above; the kernel writes whole words.
         unsafe { AtomicU64::from_ptr(at) }.load(Ordering::Relaxed)

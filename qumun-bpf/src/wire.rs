@@ -213,8 +213,8 @@ pub const REVOKE_WORDS: usize = 1024;
 pub struct Hello {
     /// Out: the epoch to acknowledge first.
     pub epoch: u32,
-    /// Zero.
-    pub reserved: u32,
+    /// Out: the CPU from which the agent should greet to have it for itself, + 1; 0: from any.
+    pub dedicated: u32,
 }
 
 /// Argument of `qumun_select_cpu`.
@@ -341,6 +341,8 @@ pub struct View {
     pub nr_limits: u64,
     /// The CPU that the agent has for itself while the mode is [`NORMAL`], + 1; 0: none.
     pub dedicated: u64,
+    /// One bit a CPU: it is idle until the agent answers for the task that ran there.
+    pub asking: [u64; MAX_CPUS / 64],
 }
 
 /// A cgroup that has a cpu controller: one slot of the core's table, of which slot 0 is the root.
@@ -656,7 +658,7 @@ const _: () = {
     assert!(offset_of!(RuleTable, targets) == 16);
     assert!(size_of::<RuleTable>() == 16 + 24 * TARGETS + 56 * RULES);
     assert!(size_of::<Rules>() == 8 + 2 * size_of::<RuleTable>());
-    assert!(size_of::<View>() == 328 + MAX_CPUS / 8);
+    assert!(size_of::<View>() == 328 + MAX_CPUS / 4);
     assert!(offset_of!(View, online) == 296);
     assert!(size_of::<Task>() == 56);
     assert!(offset_of!(View, mode) == 128);

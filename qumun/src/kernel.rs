@@ -102,8 +102,7 @@ impl Builder {
     }
 
     /// Makes the calling thread fit to be the agent, before its [`Link`] is made: on the
-    /// [CPUs](Builder::agent_cpus) it may use (or its [own](Builder::dedicated_cpu), if that is online), and in a class that
-    /// the core schedules.
+    /// [CPUs](Builder::agent_cpus) it may use, and in a class that the core schedules.
     ///
     /// # Errors
     /// When there are no such CPUs, or the kernel refuses.
@@ -111,10 +110,6 @@ impl Builder {
         if !self.agent_cpus.is_empty() {
             let cpus: Vec<u32> = self.agent_cpus.iter().map(|cpu| cpu.0).collect();
             bpf_agent::pin(&cpus)?;
-        }
-        if let Some(cpu) = self.dedicated {
-            // Offline now, if it fails: then the agent is one like any other. The core sees where it is.
-            let _ = bpf_agent::pin(&[cpu.0]);
         }
         if self.core.partial {
             bpf_agent::join_ext()?;
@@ -555,10 +550,13 @@ impl Backend for Link {
         }
         let own = self.own_cpu();
         self.own.set(own);
-        if let Some(own) = own {
-            self.idle.set(own, false);
-            self.online.set(own, false);
+        let Some(own) = own else { return };
+        for word in 0..self.nr_cpus.div_ceil(64) as usize {
+            // Who only waits for an answer is not free.
+            self.idle.set_word(word, self.agent.idle_word(word) & !self.agent.asking_word(word));
         }
+        self.idle.set(own, false);
+        self.online.set(own, false);
     }
 
     fn idle(&self) -> &IdleView {

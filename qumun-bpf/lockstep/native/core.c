@@ -150,6 +150,7 @@ EXPORT void native_state(u64 *out)
 	*out++ = core.called_at;
 	*out++ = core.alarm;
 	*out++ = core.ahead_paid;
+	*out++ = core.waited_at;
 	*out++ = core.shares;
 	*out++ = core.rivals;
 	for (u32 i = 0; i < PAYERS; i++) {

@@ -11,7 +11,7 @@ use qumun_bpf::rules::{Content, publish};
 use qumun_bpf::wire;
 
 const STORAGE: usize = 256;
-const VIEW_WORDS: usize = 16 + 41;
+const VIEW_WORDS: usize = 16 + 41 + 16;
 const PF_KTHREAD: u32 = 0x0020_0000;
 const TASK_QUEUED: u32 = 1;
 
@@ -302,7 +302,7 @@ pub(crate) type Op = unsafe extern "C" fn(*mut u64) -> i64;
 #[repr(C)]
 struct Hello {
     epoch: u32,
-    reserved: u32,
+    dedicated: u32,
 }
 
 #[derive(Default)]
@@ -652,7 +652,7 @@ pub(crate) fn hotplug(cpu: Cpu) {
 }
 
 pub(crate) fn hello(pid: Pid, tgid: Pid) -> Epoch {
-    let mut args = Hello { epoch: 0, reserved: 0 };
+    let mut args = Hello { epoch: 0, dedicated: 0 };
     // SAFETY: as in `call`.
     unsafe { native_hello(&raw mut args, pid.0, tgid.0) };
     Epoch(u64::from(args.epoch))

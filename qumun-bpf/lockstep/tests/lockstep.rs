@@ -661,7 +661,7 @@ fn history(seed: u64, how: Sabotage, show: bool, reached: &mut Reached) -> Resul
         }
         let view = model.host.core.view_words(&model.host.linux);
         reached.normal += view[16];
-        reached.dedicated += u64::from(view[16] == 1 && view[view.len() - 1] != 0);
+        reached.dedicated += u64::from(view[16] == 1 && view[view.len() - 17] != 0);
     }
     let totals = totals(&model.host.core.counters());
     reached.counters.resize(totals.len(), 0);

@@ -176,7 +176,9 @@ impl<S: Scheduler> Sim<S> {
         // A ring has its memory from the start.
         wire.sent.reserve(self.host.linux.decision_room);
         wire.room = self.host.linux.decision_room.saturating_sub(self.host.linux.decisions.len());
-        for (index, &word) in self.host.core.idle().words().iter().enumerate() {
+        // Who only waits for an answer is not free.
+        let free = self.host.core.idle() - self.host.core.view.asking;
+        for (index, &word) in free.words().iter().enumerate() {
             wire.idle.set_word(index, word);
         }
         if let Some(own) = own {

@@ -121,6 +121,9 @@ impl Reference {
                 let moved = linux.move_task(iter, task, Dsq::Placed(cpu), slice, d.vtime);
                 if moved {
                     self.cpu_mut(cpu).placed = true;
+                    if self.is_dedicated() {
+                        self.waited_at = now;
+                    }
                     self.kick_if_idle(linux, cpu);
                 }
                 moved

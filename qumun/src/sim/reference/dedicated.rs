@@ -112,13 +112,14 @@ impl Reference {
         }
     }
 
-    /// Has a task that wants to go on to be asked about first? `called`: its slice was cut for another one, about which the
-    /// agent is asked now; `waits`: others wait in the policy's order.
+    /// Has a task that wants to go on to be asked about first? If others wait on any CPU, as the agent's turns come to all CPUs
+    /// elsewhere. `called`: its slice was cut for another one, about which the
+    /// agent is asked now; `waits`: others wait for the same CPU.
     pub(super) fn asks_first(&mut self, linux: &Linux, prev: Thread, cpu: Cpu, called: bool, waits: bool) -> bool {
         let now = linux.now();
         self.is_dedicated()
             && self.agent_cpu.is_some()
-            && (called || waits)
+            && (called || waits || now.wrapping_sub(self.waited_at) < 2 * self.settings.slice)
             && !self.cpu(cpu).pinned
             && !self.core_waits(linux, now)
             && !self.runs_dry(linux, prev, now)

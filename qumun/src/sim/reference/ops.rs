@@ -363,6 +363,7 @@ impl Core for Reference {
         let here = self.cpu_mut(cpu);
         let called = std::mem::take(&mut here.called);
         here.asked = false;
+        self.view.asking.remove(cpu);
         if !degraded && self.agent_owns(cpu) {
             return self.dispatch_own(linux, cpu, prev, now);
         }
@@ -551,6 +552,7 @@ impl Core for Reference {
                 return linux.kick(cpu, 0);
             }
             if self.cpu(cpu).asked {
+                self.view.asking.insert(cpu);
                 return;
             }
         }

@@ -277,6 +277,8 @@ pub(in crate::sim) struct View {
     pub(in crate::sim) nr_limits: u64,
     /// The CPU that the agent has for itself while the core does not decide.
     pub(in crate::sim) dedicated: Option<Cpu>,
+    /// Idle until the agent answers for the task that ran there.
+    pub(in crate::sim) asking: CpuSet,
 }
 
 /// The executable specification of the core: what `qumun-bpf/bpf/*.h` does, in Rust.
@@ -324,6 +326,8 @@ pub struct Reference {
     pub(super) alarm: bool,
     /// Decisions taken, as the agent's own CPU saw it last.
     pub(super) own_taken: Option<u64>,
+    /// When a task was sent to a CPU to wait there; kept where the agent has one for itself.
+    pub(super) waited_at: u64,
     pub(super) rules: Book,
     /// When all that tasks took ahead of others is paid for.
     pub(super) ahead_paid: u64,
@@ -379,6 +383,7 @@ impl Reference {
             called_at: 0,
             alarm: false,
             own_taken: None,
+            waited_at: 0,
             rules: Book::default(),
             ahead_paid: 0,
             shares: 1,
@@ -604,6 +609,7 @@ impl Reference {
         words.extend(online.words());
         words.extend([v.cgroup_changes, v.cgroups_untold, v.nr_limits]);
         words.push(v.dedicated.map_or(0, |cpu| u64::from(cpu.0) + 1));
+        words.extend(v.asking.words());
         words
     }
 
@@ -616,7 +622,7 @@ impl Reference {
         words.extend([u64::from(self.agent_queued), self.decisions_left.into(), self.shared.into()]);
         words.extend([u64::from(self.filled), self.filled_at, self.shared_at]);
         words.extend([u64::from(self.parked), self.parked_at]);
-        words.extend([self.preempt_at, self.called_at, self.alarm.into(), self.ahead_paid]);
+        words.extend([self.preempt_at, self.called_at, self.alarm.into(), self.ahead_paid, self.waited_at]);
         words.extend([u64::from(self.shares), self.rivals as u64]);
         let payers = self.rules.payers.iter().copied().chain(std::iter::repeat((0, 0)));
         words.extend(payers.take(4).flat_map(|(key, paid)| [key, paid]));
