@@ -206,12 +206,14 @@ fn check_config(c: &Config) -> Result<()> {
 /// A CPU for the agent alone: it has to be there, and not to be the only one.
 fn check_dedicated(c: &Config, transport: Transport) -> Result<()> {
     let Some(cpu) = c.dedicated.checked_sub(1) else { return Ok(()) };
-    let refuse = |why: String| Err(Error::new(ErrorKind::Invalid, format!("CPU {cpu} for the agent alone: {why}")));
+    let refuse =
+        |why: String| Err(Error::new(ErrorKind::Invalid, format!("CPU {cpu} for the agent alone: {why}")));
     if transport != Transport::Shared {
         return refuse("it polls the shared arrays; the transport has to be 'shared'".into());
     }
-    let online = std::fs::read_to_string("/sys/devices/system/cpu/online")
-        .map_err(|e| Error::new(ErrorKind::System, "cannot read /sys/devices/system/cpu/online").because(e))?;
+    let online = std::fs::read_to_string("/sys/devices/system/cpu/online").map_err(|e| {
+        Error::new(ErrorKind::System, "cannot read /sys/devices/system/cpu/online").because(e)
+    })?;
     let online = cpus_of(online.trim());
     if !online.contains(&cpu) {
         return refuse(format!(
@@ -221,7 +223,9 @@ fn check_dedicated(c: &Config, transport: Transport) -> Result<()> {
         ));
     }
     if online.len() < 2 {
-        return refuse("it is the only one that is online, and nobody else could run; leave the option out".into());
+        return refuse(
+            "it is the only one that is online, and nobody else could run; leave the option out".into(),
+        );
     }
     Ok(())
 }

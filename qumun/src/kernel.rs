@@ -98,7 +98,10 @@ impl Builder {
         } else {
             return Ok(());
         };
-        Err(Error::new(ErrorKind::InvalidInput, format!("CPU {cpu} for the agent alone does not go together with {other}")))
+        Err(Error::new(
+            ErrorKind::InvalidInput,
+            format!("CPU {cpu} for the agent alone does not go together with {other}"),
+        ))
     }
 
     /// Makes the calling thread fit to be the agent, before its [`Link`] is made: on the

@@ -426,7 +426,9 @@ impl<C: Core> Side<C> {
                 let mut set = CpuSet::EMPTY;
                 set.set_word(0, cpus);
                 let own = self.own.unwrap_or_default();
-                return Some(self.host.wake_cpus(own, set & CpuSet::first_n(self.host.linux.nr_cpus())).into());
+                return Some(
+                    self.host.wake_cpus(own, set & CpuSet::first_n(self.host.linux.nr_cpus())).into(),
+                );
             }
             Step::Acknowledge(off) => {
                 let epoch = Epoch(host.core.epoch().0.wrapping_sub(off));
@@ -644,9 +646,13 @@ fn history(seed: u64, how: Sabotage, show: bool, reached: &mut Reached) -> Resul
     let mut random = Random(seed);
     let world = World::new(&mut random);
     let own = world.settings.dedicated;
-    let mut model =
-        Side { host: world.host(Reference::new(world.settings.clone()).sabotaged(how)), own, heard: Vec::new() };
-    let mut real = Side { host: world.host(Compiled::new(&world.settings, world.events)), own, heard: Vec::new() };
+    let mut model = Side {
+        host: world.host(Reference::new(world.settings.clone()).sabotaged(how)),
+        own,
+        heard: Vec::new(),
+    };
+    let mut real =
+        Side { host: world.host(Compiled::new(&world.settings, world.events)), own, heard: Vec::new() };
     let nr_cpus = model.host.linux.nr_cpus();
     let steps = 20 + random.below(80);
     for n in 0..steps {

@@ -32,8 +32,8 @@ use std::path::{Path, PathBuf};
 
 pub use properties::{Property, check};
 
-use crate::{Cpu, Scheduler};
 use crate::sim::Scenario;
+use crate::{Cpu, Scheduler};
 
 /// What is to be tried on a policy. Everything, unless told.
 #[must_use = "a suite does nothing until it runs"]

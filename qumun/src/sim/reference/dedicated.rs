@@ -27,7 +27,8 @@ impl Reference {
 
     /// A new agent greets from this CPU.
     pub(super) fn take_for_agent(&mut self, cpu: Cpu) {
-        self.view.dedicated = Some(cpu).filter(|&cpu| self.settings.dedicated == Some(cpu) && self.cpu_usable(cpu));
+        self.view.dedicated =
+            Some(cpu).filter(|&cpu| self.settings.dedicated == Some(cpu) && self.cpu_usable(cpu));
     }
 
     /// The agent's thread wants to run. `true`: on its own CPU.
@@ -115,7 +116,14 @@ impl Reference {
     /// Has a task that wants to go on to be asked about first? If others wait on any CPU, as the agent's turns come to all CPUs
     /// elsewhere. `called`: its slice was cut for another one, about which the
     /// agent is asked now; `waits`: others wait for the same CPU.
-    pub(super) fn asks_first(&mut self, linux: &Linux, prev: Thread, cpu: Cpu, called: bool, waits: bool) -> bool {
+    pub(super) fn asks_first(
+        &mut self,
+        linux: &Linux,
+        prev: Thread,
+        cpu: Cpu,
+        called: bool,
+        waits: bool,
+    ) -> bool {
         let now = linux.now();
         self.is_dedicated()
             && self.agent_cpu.is_some()

@@ -643,7 +643,10 @@ impl Reference {
             u64::from(c.urgent) | u64::from(c.given) << 1,
             c.cut_at,
             c.busy_since,
-            u64::from(c.awaited) | u64::from(c.brief) << 1 | u64::from(c.called) << 2 | u64::from(c.asked) << 3,
+            u64::from(c.awaited)
+                | u64::from(c.brief) << 1
+                | u64::from(c.called) << 2
+                | u64::from(c.asked) << 3,
             c.began,
         ]);
         words.extend([
