@@ -144,7 +144,7 @@ static int alarm(void *map, u32 *key, struct timer_slot *slot)
 		return 0;
 	}
 	WRITE_ONCE(core.called_at, 0);
-	if (!is_normal() || READ_ONCE(core.agent_cpu) >= 0 || !READ_ONCE(core.agent_queued) || !events_pending())
+	if (!is_normal() || is_dedicated() || READ_ONCE(core.agent_cpu) >= 0 || !READ_ONCE(core.agent_queued) || !events_pending())
 		return 0;
 	if (!kick_any_idle(core.agent_last_cpu) && !make_room_anywhere())
 		await_agent(now);

@@ -6,6 +6,7 @@
 #ifndef QUMUN_CALLS_H
 #define QUMUN_CALLS_H
 #include "custody.h"
+#include "near.h"
 
 /* The calling thread becomes the agent. Whatever an earlier one held is void. */
 SEC("syscall")
@@ -20,9 +21,13 @@ int qumun_hello(struct qm_hello *args)
 	core.agent_queued = scx_bpf_dsq_nr_queued(DSQ_AGENT) > 0;
 	core.crowd = 1;
 	core.agent_ran_at = now;
+	/* Its thread is bound to that CPU, or it is no more there soon: see enqueue. */
+	if (config.dedicated)
+		view.dedicated = this_cpu() + 1 == config.dedicated && cpu_usable(this_cpu()) ? config.dedicated : 0;
 	if (!latch_fall(now, QM_REASON_HELLO))
 		__sync_fetch_and_add(&view.epoch, 1);
 	args->epoch = view.epoch;
+	args->dedicated = config.dedicated && !view.dedicated ? config.dedicated : 0;
 	return 0;
 }
 
@@ -47,11 +52,13 @@ int qumun_select_cpu(struct qm_select *args)
 		p = bpf_task_from_pid(r->pid);
 		if (p) {
 			bpf_rcu_read_lock();
-			if (cpu_usable(first) && bpf_cpumask_test_cpu(first, p->cpus_ptr) &&
+			if (cpu_open(first) && bpf_cpumask_test_cpu(first, p->cpus_ptr) &&
 			    scx_bpf_test_and_clear_cpu_idle(first))
 				cpu = first;
 			else
 				cpu = scx_bpf_pick_idle_cpu(p->cpus_ptr, 0);
+			if (cpu >= 0 && agent_owns(cpu))
+				cpu = -1;
 			bpf_rcu_read_unlock();
 			bpf_task_release(p);
 		}
@@ -71,6 +78,30 @@ int qumun_mode(struct qm_mode *args)
 	if (was < 0)
 		return was;
 	args->was = was;
+	return 0;
+}
+
+/* Wakes those of some CPUs (qm_agent.wake) that are idle: the agent has a CPU for itself, and what it decided is for them. */
+SEC("syscall")
+int qumun_wake(struct qm_wake *args)
+{
+	u32 woken = 0;
+	int i, n;
+
+	FOR(i, QM_IDLE_WORDS) {
+		u64 word;
+
+		if (i * 64 >= config.nr_cpu_ids)
+			break;
+		word = READ_ONCE(agent.wake[i & (QM_IDLE_WORDS - 1)]) & READ_ONCE(view.idle[i & (QM_IDLE_WORDS - 1)]);
+		FOR(n, 64) {
+			if (!word)
+				break;
+			woken += kick_if_idle(i * 64 + lowest_bit(word));
+			word &= word - 1;
+		}
+	}
+	args->woken = woken;
 	return 0;
 }
 

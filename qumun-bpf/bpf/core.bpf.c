@@ -13,6 +13,7 @@
 #include "calls.h"
 #include "cgroups.h"
 #include "cpus.h"
+#include "dedicated.h"
 #include "dump.h"
 #include "near.h"
 #include "permit.h"
@@ -74,7 +75,7 @@ OPS3(s32, pick_cpu, struct task_struct *, p, s32, prev_cpu, u64, wake_flags)
 	if (t && t->safe && is_dry(p, t, now_ns()))
 		return prev_cpu;
 	cpu = scx_bpf_select_cpu_dfl(p, prev_cpu, wake_flags, &idle);
-	if (!idle || !cpu_usable(cpu) || !t)
+	if (!idle || !cpu_open(cpu) || !t)
 		return cpu;
 	/* enqueue is not called for it. */
 	if (end_event(t))
@@ -201,7 +202,7 @@ static __always_inline void enqueue_core(struct task_struct *p, struct task_ctx 
 		return;
 	}
 	/* While degraded only by a rule: who is served at once then asks together with all others when the agent is back. */
-	if ((flags & SCX_ENQ_WAKEUP) && (t->rank || is_kernel_mode()) && READ_ONCE(core.agent_cpu) != cpu && cpu_usable(cpu) &&
+	if ((flags & SCX_ENQ_WAKEUP) && (t->rank || is_kernel_mode()) && READ_ONCE(core.agent_cpu) != cpu && cpu_open(cpu) &&
 	    is_urgent(cpu_ctx(cpu), t, s.vtime, now)) {
 		insert_first(p, cpu_ctx(cpu), way.slice, flags);
 		return;
@@ -218,6 +219,11 @@ static __always_inline void enqueue_pinned(struct task_struct *p, struct task_ct
 	struct cpu_ctx *cc = cpu_ctx(cpu);
 	struct standing s;
 
+	if (agent_owns(cpu)) {
+		/* At once: the agent goes on after it. */
+		dsq_insert(p, SCX_DSQ_LOCAL, config.slice_ns, flags & SCX_ENQ_WAKEUP ? flags | SCX_ENQ_PREEMPT : flags);
+		return;
+	}
 	if ((p->flags & PF_KTHREAD) || OPTION(KEEP_LOCAL) || !cpu_usable(cpu)) {
 		dsq_insert(p, SCX_DSQ_LOCAL, config.slice_ns, flags);
 		return;
@@ -241,10 +247,16 @@ OPS2(void, enqueue, struct task_struct *, p, u64, flags)
 {
 	s32 cpu = scx_bpf_task_cpu(p);
 	struct task_ctx *t;
-	bool warm;
+	bool warm, asked = false;
 	u64 now;
 
 	if (p->pid == view.agent_pid) {
+		if (config.dedicated && view.dedicated && view.dedicated != (u64)(u32)cpu + 1)
+			view.dedicated = 0;
+		if (agent_owns(cpu)) {
+			dsq_insert(p, SCX_DSQ_LOCAL, AGENT_SLICE_NS, flags & ~SCX_ENQ_LAST);
+			return;
+		}
 		WRITE_ONCE(core.agent_queued, 1);
 		dsq_insert(p, DSQ_AGENT, AGENT_SLICE_NS, flags & ~SCX_ENQ_LAST);
 		/* What came while it was on its way out, and found it running. */
@@ -280,13 +292,19 @@ OPS2(void, enqueue, struct task_struct *, p, u64, flags)
 		enqueue_pinned(p, t, cpu, flags & ~SCX_ENQ_LAST, now);
 		return;
 	}
-	if (flags & SCX_ENQ_LAST) {
+	if (config.dedicated && (flags & SCX_ENQ_LAST))
+		asked = READ_ONCE(cpu_ctx(cpu)->asked) && is_dedicated();
+	if ((flags & SCX_ENQ_LAST) && !asked) {
 		/* Nothing else is here to run: it goes on, and nobody needs to be asked. */
 		count()->kept++;
+		if (config.dedicated)
+			WRITE_ONCE(cpu_ctx(cpu)->asked, 0);
 		dsq_insert(p, SCX_DSQ_LOCAL, config.slice_ns, flags & ~SCX_ENQ_LAST);
 		return;
 	}
-	if (t->reclaim || p->tgid == view.agent_tgid || (OPTION(EARLY_KTHREADS) && (p->flags & PF_KTHREAD))) {
+	if (asked)
+		flags &= ~SCX_ENQ_LAST;
+	if (never_asked(p, t)) {
 		count()->kernel_direct++;
 		enqueue_core(p, t, cpu, flags, false, now);
 		return;
@@ -300,17 +318,22 @@ OPS2(void, enqueue, struct task_struct *, p, u64, flags)
 		enqueue_core(p, t, cpu, flags, warm, now);
 		return;
 	}
-	if (has_permit(p, t, flags & SCX_ENQ_WAKEUP, now)) {
+	if (!asked && has_permit(p, t, flags & SCX_ENQ_WAKEUP, now)) {
 		let_in(p, t, cpu, flags, alone(cpu, now, false), now);
 		return;
 	}
 	if (!offer(p, t, cpu, flags, now)) {
 		count()->congested++;
+		if (config.dedicated)
+			WRITE_ONCE(cpu_ctx(cpu)->asked, 0);
 		enqueue_core(p, t, cpu, flags, warm, now);
 		return;
 	}
 	/* If the CPU was just given to a task that is bound to it, the agent comes after that one: its turn is short. */
-	call_agent(cpu, now, !READ_ONCE(cpu_ctx(cpu)->given));
+	if (!is_dedicated())
+		call_agent(cpu, now, !READ_ONCE(cpu_ctx(cpu)->given));
+	else if (flags & SCX_ENQ_WAKEUP)
+		make_way(cpu, now);
 }
 
 /* --- a CPU wants work ------------------------------------------------------------------------- */
@@ -322,9 +345,19 @@ OPS2(void, dispatch, s32, cpu, struct task_struct *, prev)
 	bool prev_is_agent = prev && prev->pid == view.agent_pid;
 	/* It wants to go on, and is in no queue yet. */
 	bool goes_on = prev && !prev_is_agent && (prev->scx.flags & SCX_TASK_QUEUED);
-	bool degraded = latch_is_down(now);
+	bool degraded = latch_is_down(now), called = false;
 
 	release(now);
+	if (config.dedicated) {
+		called = READ_ONCE(cc->called);
+		WRITE_ONCE(cc->called, 0);
+		not_asking(cpu, cc);
+		if (!degraded && agent_owns(cpu)) {
+			if (dispatch_own(cpu, prev, prev_is_agent, goes_on, now))
+				goto chosen;
+			return;
+		}
+	}
 	if (!degraded) {
 		bool was_free = !goes_on && !READ_ONCE(cc->pinned) && !READ_ONCE(cc->placed) && !READ_ONCE(core.shared) &&
 				  !core_waits(now);
@@ -344,7 +377,7 @@ OPS2(void, dispatch, s32, cpu, struct task_struct *, prev)
 			set_slice(prev, AGENT_SLICE_NS);
 		return;
 	}
-	if (core.agent_queued &&
+	if (core.agent_queued && !is_dedicated() &&
 	    (agent_wanted(now, degraded) || (!degraded && goes_on && competes(cc, prev))) && dsq_to_local(DSQ_AGENT)) {
 		/* An earlier agent may still be among them. */
 		core.crowd = core.crowd && scx_bpf_dsq_nr_queued(DSQ_AGENT) > 0;
@@ -355,7 +388,12 @@ OPS2(void, dispatch, s32, cpu, struct task_struct *, prev)
 	 * The agent is at work on another CPU: slices of several CPUs end at one clock interrupt. What waits would come
 	 * first, whatever the order says. So the task goes on until the next interrupt, once.
 	 */
-	if (!degraded && goes_on && core.agent_cpu >= 0 && !cc->deferred && !READ_ONCE(cc->pinned) &&
+	if (!degraded && goes_on && is_dedicated()) {
+		if (!bound_to_cpu(prev) && asks_first(prev, cc, called, competes(cc, prev), now)) {
+			WRITE_ONCE(cc->asked, 1);
+			return;
+		}
+	} else if (!degraded && goes_on && core.agent_cpu >= 0 && !cc->deferred && !READ_ONCE(cc->pinned) &&
 	    !core_waits(now) && competes(cc, prev) && !runs_dry(prev, now)) {
 		cc->deferred = 1;
 		set_slice(prev, config.slice_min_ns);
@@ -512,7 +550,9 @@ OPS1(void, tick, struct task_struct *, p)
 			set_slice(p, 0);
 		return;
 	}
-	if (core.agent_queued && (s64)(now - core.agent_ran_at) > (s64)config.preempt_ns && events_pending()) {
+	/* The agent waits for its own CPU, or what it has decided for one that dispatches. */
+	if (is_dedicated() ? (agent_owns(this_cpu()) ? core.agent_queued : decisions_wait()) :
+			     core.agent_queued && (s64)(now - core.agent_ran_at) > (s64)config.preempt_ns && events_pending()) {
 		count()->preempts++;
 		set_slice(p, 0);
 		return;
@@ -537,10 +577,23 @@ OPS2(void, update_idle, s32, cpu, bool, idle)
 	if (!cpus[c].online)
 		return;
 	__sync_fetch_and_or(&view.idle[c / 64], 1ULL << (c & 63));
+	if (is_dedicated()) {
+		/* A full barrier: what the agent published before it looked whether this CPU is idle is there. */
+		u32 asked = __sync_val_compare_and_swap(&cpus[c].asked, 1, 1);
+
+		if (decisions_wait()) {
+			scx_bpf_kick_cpu(cpu, 0);
+			return;
+		}
+		if (asked) {
+			__sync_fetch_and_or(&view.asking[c / 64], 1ULL << (c & 63));
+			return;
+		}
+	}
 	/* What came after dispatch had looked, and before this CPU was seen as idle. */
 	if (cpus[c].placed || cpus[c].pinned)
 		scx_bpf_kick_cpu(cpu, 0);
-	else if (is_normal() && ((READ_ONCE(core.agent_queued) && events_pending()) || core.decisions_left || cpus[c].kept))
+	else if (is_normal() && ((READ_ONCE(core.agent_queued) && !is_dedicated() && events_pending()) || core.decisions_left || cpus[c].kept))
 		scx_bpf_kick_cpu(cpu, 0);
 }
 
@@ -559,7 +612,9 @@ static int heartbeat(void *map, u32 *key, struct timer_slot *slot)
 	/* What this word and the one of DSQ_CORE may have missed: see core_waits and dispatch. */
 	if (scx_bpf_dsq_nr_queued(DSQ_AGENT) > 0)
 		core.agent_queued = 1;
-	waits = core.agent_queued && agent_wanted(now, degraded);
+	waits = core.agent_queued && !is_dedicated() && agent_wanted(now, degraded);
+	if (is_dedicated())
+		wake_own();
 	release(now);
 	if (core.leaving)
 		let_go();
@@ -574,7 +629,7 @@ static int heartbeat(void *map, u32 *key, struct timer_slot *slot)
 		WRITE_ONCE(core.parked, 1);
 	if (!waits)
 		waits = core.shared ||
-			(degraded && scx_bpf_dsq_nr_queued(DSQ_PARK) > 0) || (!degraded && core.decisions_left);
+			(degraded && scx_bpf_dsq_nr_queued(DSQ_PARK) > 0) || (!degraded && (core.decisions_left || (is_dedicated() && decisions_wait())));
 	if (any_idle()) {
 		FOR(i, QM_MAX_CPUS) {
 			struct cpu_ctx *cc = cpu_ctx(i);

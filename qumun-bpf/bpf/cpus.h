@@ -34,6 +34,9 @@ static __always_inline void leave(u32 cpu)
 		__sync_fetch_and_add(&view.nr_online, -1);
 		__sync_fetch_and_and(&view.online[c / 64], ~(1ULL << (c & 63)));
 	}
+	/* Where the agent's thread goes from there, the kernel says. It is an agent like any other then. */
+	if (config.dedicated && READ_ONCE(view.dedicated) == (u64)c + 1)
+		WRITE_ONCE(view.dedicated, 0);
 }
 
 SEC("tp_btf/cpuhp_enter")

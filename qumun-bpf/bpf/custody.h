@@ -122,6 +122,13 @@ static __always_inline void grant(struct task_struct *p, struct task_ctx *t, str
 	t->permit_weight = p->scx.weight;
 }
 
+/* The agent has decided on a task whose CPU may wait for that, see dedicated.h. Wherever it goes, the wait is over. */
+static __always_inline void answered(s32 cpu)
+{
+	if (cpu >= 0 && __sync_lock_test_and_set(&cpu_ctx(cpu)->asked, 0))
+		kick_if_idle(cpu);
+}
+
 /* One decision against one parked task. */
 struct turn {
 	s32 cpu;	/* the CPU in dispatch */
@@ -144,7 +151,7 @@ static __always_inline int apply(struct bpf_iter_scx_dsq *it, struct qm_decision
 	u64 slice = d->slice_ns, word, enqueued_at;
 	struct task_struct *p;
 	struct task_ctx *t;
-	s32 cpu = d->cpu;
+	s32 cpu = d->cpu, from = -1;
 	int ret = SETTLED;
 	bool moved, sampled;
 	u32 bucket;
@@ -179,6 +186,8 @@ static __always_inline int apply(struct bpf_iter_scx_dsq *it, struct qm_decision
 	bucket = READ_ONCE(t->bucket);
 	enqueued_at = READ_ONCE(t->enqueued_at);
 	sampled = READ_ONCE(t->sampled);
+	if (is_dedicated())
+		from = scx_bpf_task_cpu(p);
 	/* From here on this CPU alone answers for the event. */
 	if (__sync_val_compare_and_swap(&t->custody, parked, placed) != parked) {
 		c->dec_stale++;
@@ -187,7 +196,7 @@ static __always_inline int apply(struct bpf_iter_scx_dsq *it, struct qm_decision
 	t->placed_at = turn->now;
 	grant(p, t, d, slice, turn->now);
 	/* A CPU that a realtime task holds now runs nothing of ours: whoever is free first may take it. */
-	if (cpu != QM_CPU_ANY && READ_ONCE(cpu_ctx(cpu)->taken))
+	if (cpu != QM_CPU_ANY && (READ_ONCE(cpu_ctx(cpu)->taken) || agent_owns(cpu)))
 		cpu = QM_CPU_ANY;
 	if (cpu != QM_CPU_ANY && (!cpu_usable(cpu) || !bpf_cpumask_test_cpu(cpu, p->cpus_ptr))) {
 		t->permit = 0;
@@ -198,6 +207,7 @@ static __always_inline int apply(struct bpf_iter_scx_dsq *it, struct qm_decision
 			parked_for(enqueued_at, turn->now);
 			c->ev_bounced++;
 			c->dec_bounced++;
+			answered(from);
 			kick_for(p, scx_bpf_task_cpu(p));
 			goto out;
 		}
@@ -218,10 +228,13 @@ static __always_inline int apply(struct bpf_iter_scx_dsq *it, struct qm_decision
 		if (moved) {
 			/* A full barrier: either we see the CPU idle, or it sees the hint (update_idle). */
 			__sync_lock_test_and_set(&cpu_ctx(cpu)->placed, 1);
+			if (is_dedicated())
+				WRITE_ONCE(core.waited_at, turn->now);
 			kick_if_idle(cpu);
 		}
 	}
 	if (moved) {
+		answered(from);
 		bucket_close(bucket);
 		parked_for(enqueued_at, turn->now);
 		c->ev_dispatched++;

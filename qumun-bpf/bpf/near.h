@@ -47,7 +47,7 @@ static __noinline s32 claim_in_cache(struct task_struct *p, s32 cpu, bool whole)
 			word &= word - 1;
 			if (whole && !cpu_is_idle(places.sibling[(u32)c & (QM_MAX_CPUS - 1)]))
 				continue;
-			if (cpu_usable(c) && bpf_cpumask_test_cpu(c, p->cpus_ptr) && scx_bpf_test_and_clear_cpu_idle(c))
+			if (cpu_open(c) && bpf_cpumask_test_cpu(c, p->cpus_ptr) && scx_bpf_test_and_clear_cpu_idle(c))
 				return c;
 		}
 	}
@@ -104,7 +104,7 @@ static __noinline s32 soon_in_cache(struct task_struct *p, s32 cpu, u64 now)
 			since = cpu_is_idle(c) ? now : cc->busy_since;
 			if (cc->awaited || !cc->brief || !before(since, first) || !before(now, since + config.slice_ns))
 				continue;
-			if (!cpu_usable(c) || !bpf_cpumask_test_cpu(c, p->cpus_ptr))
+			if (!cpu_open(c) || !bpf_cpumask_test_cpu(c, p->cpus_ptr))
 				continue;
 			first = since;
 			soon = c;

@@ -62,14 +62,14 @@ static __noinline int insert_idle(struct task_struct *p, s32 cpu, struct way *wa
 {
 	s32 near;
 
-	if (cpu_is_idle(cpu) && cpu_usable(cpu) && scx_bpf_test_and_clear_cpu_idle(cpu)) {
+	if (cpu_is_idle(cpu) && cpu_open(cpu) && scx_bpf_test_and_clear_cpu_idle(cpu)) {
 		dsq_insert(p, SCX_DSQ_LOCAL, way->slice, way->flags);
 		return 1;
 	}
 	if (!any_idle())
 		return 0;
 	near = near_cpu(p, cpu, way->warm, way->now);
-	if (near < 0 || !cpu_usable(near))
+	if (near < 0 || !cpu_open(near))
 		return 0;
 	dsq_insert(p, SCX_DSQ_LOCAL_ON | near, way->slice, way->flags);
 	return 1;
@@ -100,7 +100,7 @@ static __always_inline void let_in(struct task_struct *p, struct task_ctx *t, s3
 		return;
 	}
 	/* Before whom has its place far behind: nobody else would cut that one's slice. */
-	if (woke && (t->permit_flags & QM_PERMIT_CUTS) && READ_ONCE(core.agent_cpu) != cpu && cpu_usable(cpu) && READ_ONCE(cc->order) &&
+	if (woke && (t->permit_flags & QM_PERMIT_CUTS) && READ_ONCE(core.agent_cpu) != cpu && cpu_open(cpu) && READ_ONCE(cc->order) &&
 	    before(t->order + CUT_LEAD_NS, READ_ONCE(cc->order)) && may_cut(cc, now)) {
 		count()->preempts++;
 		WRITE_ONCE(cc->given, 1);

@@ -230,6 +230,8 @@ struct cpu_ctx {
 	u32 awaited; /* a task was sent here since, to wait for the CPU */
 	u32 brief;   /* who runs here slept soon the last time */
 	u64 began;   /* when who runs here came, see goes_first */
+	u32 called; /* its slice was cut for a task about which the agent is asked; see dedicated.h */
+	u32 asked;  /* it is to wait for what the agent says of the task that ran here */
 };
 struct cpu_ctx cpus[QM_MAX_CPUS] SEC(".bss.qm_cpus");
 
@@ -273,6 +275,8 @@ struct core_state {
 	u32 held;	  /* there may be some */
 	u32 release_word; /* of held[], where that goes on */
 	u32 release_seen; /* cgroups looked at in this pass */
+	u64 waited_at;	  /* when a task was sent to a CPU to wait there; kept where the agent has one for itself */
+	u64 own_taken;	  /* decisions taken, as the agent's own CPU saw it last, + 1; see dedicated.h */
 	u64 printed_at;
 	s64 undecided[BUCKETS];
 };
@@ -407,6 +411,23 @@ static __always_inline bool cpu_is_idle(s32 cpu)
 	return READ_ONCE(view.idle[c / 64]) >> (c & 63) & 1;
 }
 
+/* Has the agent a CPU for itself now? While the core decides it has none. See dedicated.h. */
+static __always_inline bool is_dedicated(void)
+{
+	return config.dedicated && READ_ONCE(view.dedicated) && READ_ONCE(view.mode) == QM_NORMAL;
+}
+
+static __always_inline bool agent_owns(s32 cpu)
+{
+	return is_dedicated() && READ_ONCE(view.dedicated) == (u64)(u32)cpu + 1;
+}
+
+/* May a task be sent here that may run elsewhere, too? */
+static __always_inline bool cpu_open(s32 cpu)
+{
+	return cpu_usable(cpu) && !agent_owns(cpu);
+}
+
 /*
  * A kick is done by an interrupt that this CPU sends to itself. On the last steps of its way offline none comes any
  * more, and wakeups still do: whoever waits for the CPU's end is told from there. Such a kick is lost, so is every later
@@ -421,7 +442,7 @@ static __always_inline bool may_kick(void)
 /* Wakes @cpu if our own view says that it is idle. A kick of a busy CPU costs an IPI for nothing. */
 __noinline int kick_if_idle(s32 cpu)
 {
-	if (!cpu_is_idle(cpu) || !cpu_usable(cpu) || !may_kick())
+	if (!cpu_is_idle(cpu) || !cpu_open(cpu) || !may_kick())
 		return 0;
 	count()->kicks++;
 	scx_bpf_kick_cpu(cpu, SCX_KICK_IDLE);
@@ -448,7 +469,7 @@ static __always_inline void kick_for(struct task_struct *p, s32 last)
 	if (kick_if_idle(last) || !any_idle())
 		return;
 	cpu = scx_bpf_pick_idle_cpu(p->cpus_ptr, 0);
-	if (cpu >= 0 && cpu_usable(cpu) && may_kick()) {
+	if (cpu >= 0 && cpu_open(cpu) && may_kick()) {
 		count()->kicks++;
 		scx_bpf_kick_cpu(cpu, SCX_KICK_IDLE);
 	}

@@ -95,6 +95,8 @@ OPS2(void, exit_task, struct task_struct *, p, struct scx_exit_task_args *, args
 		view.agent_pid = 0;
 		view.agent_tgid = 0;
 		core.agent_cpu = -1;
+		if (config.dedicated)
+			view.dedicated = 0;
 		latch_fall(now_ns(), QM_REASON_EXIT);
 		return;
 	}

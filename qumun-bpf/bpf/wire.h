@@ -125,13 +125,19 @@ struct qm_places {
 /* Argument of the SYSCALL program qumun_hello. */
 struct qm_hello {
 	u32 epoch; /* out: the epoch to acknowledge first */
-	u32 reserved;
+	u32 dedicated; /* out: the CPU from which it should greet to have it for itself, + 1; 0: from any */
 };
 
 /* Arguments of qumun_select_cpu: how many of qm_agent.requests to answer. */
 struct qm_select {
 	u32 count;   /* in: 1..QM_SELECT_MAX */
 	u32 answered; /* out: how many got an idle CPU */
+};
+
+/* Argument of qumun_wake. */
+struct qm_wake {
+	u32 woken; /* out: how many of qm_agent.wake were idle */
+	u32 reserved;
 };
 
 /* Argument of qumun_mode. */
@@ -207,6 +213,8 @@ struct qm_view {
 	u64 cgroup_changes;	   /* of the table: grows with each */
 	u64 cgroups_untold;	   /* that found the table full: they count as a part of their parent */
 	u64 nr_limits;		   /* cgroups that have a limit */
+	u64 dedicated;		   /* the CPU that the agent has for itself while the mode is normal, + 1; 0: none */
+	u64 asking[QM_IDLE_WORDS]; /* one bit a CPU: it is idle until the agent answers for the task that ran there */
 };
 
 /*
@@ -300,6 +308,7 @@ struct qm_agent {
 	u64 revoked_all;
 	u64 revoked[QM_REVOKE_WORDS];
 	struct qm_request requests[QM_SELECT_MAX];
+	u64 wake[QM_IDLE_WORDS]; /* one bit a CPU, for qumun_wake */
 };
 
 /*
@@ -382,6 +391,8 @@ struct qm_config {
 	u32 debug;
 	u32 options; /* QM_OPT_* */
 	u32 events;  /* one bit for each kind of event subscribed to: 1 << QM_EVENT_* */
+	u32 dedicated; /* the CPU that the agent is to have for itself, + 1; 0: none. With QM_OPT_SHARED only */
+	u32 reserved;
 };
 
 #define QM_OPT_BUILTIN_IDLE 1  /* an idle CPU found by the kernel's own selection is used at once */
@@ -412,19 +423,20 @@ QM_SAME(sizeof(struct qm_hello) == 8);
 QM_SAME(sizeof(struct qm_select) == 8);
 QM_SAME(sizeof(struct qm_preempt) == 8);
 QM_SAME(sizeof(struct qm_mode) == 8);
+QM_SAME(sizeof(struct qm_wake) == 8);
 QM_SAME(sizeof(struct qm_request) == 8);
-QM_SAME(sizeof(struct qm_view) == 320 + 8 * QM_IDLE_WORDS);
+QM_SAME(sizeof(struct qm_view) == 328 + 16 * QM_IDLE_WORDS);
 QM_SAME(__builtin_offsetof(struct qm_view, online) == 296);
 QM_SAME(sizeof(struct qm_task) == 56);
 QM_SAME(__builtin_offsetof(struct qm_view, mode) == 128);
 QM_SAME(__builtin_offsetof(struct qm_view, agent_pid) == 192);
 QM_SAME(__builtin_offsetof(struct qm_view, left) == 240);
-QM_SAME(sizeof(struct qm_agent) == 112 + 8 * (QM_REVOKE_WORDS + QM_SELECT_MAX));
+QM_SAME(sizeof(struct qm_agent) == 112 + 8 * (QM_REVOKE_WORDS + QM_SELECT_MAX + QM_IDLE_WORDS));
 QM_SAME(sizeof(struct qm_counters) == 37 * 8);
 QM_SAME(sizeof(struct qm_legs) == QM_LEGS * QM_LEG_BUCKETS * 8);
 QM_SAME(__builtin_offsetof(struct qm_exit, reason) == 16);
 QM_SAME(__builtin_offsetof(struct qm_exit, dump) == 1168);
-QM_SAME(sizeof(struct qm_config) == 80);
+QM_SAME(sizeof(struct qm_config) == 88);
 QM_SAME(sizeof(struct qm_target) == 24);
 QM_SAME(sizeof(struct qm_rule) == 56);
 QM_SAME(__builtin_offsetof(struct qm_rule_table, targets) == 16);

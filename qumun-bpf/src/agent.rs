@@ -11,7 +11,7 @@ use crate::map::{Shared, read_words};
 use crate::protocol::{Agreement, Words};
 use crate::ring::{self, DecisionRing, EventRing};
 use crate::wire::{
-    AgentPage, Cgroup, Hello, MAX_CGROUPS, Preempt, REVOKE_WORDS, Request, SELECT_MAX, Select, View,
+    AgentPage, Cgroup, Hello, MAX_CGROUPS, Preempt, REVOKE_WORDS, Request, SELECT_MAX, Select, View, Wake,
 };
 use crate::{Error, ErrorKind, Result};
 
@@ -26,11 +26,12 @@ pub struct AgentFds {
     pub(crate) select_cpu: OwnedFd,
     pub(crate) preempt: OwnedFd,
     pub(crate) cgroups: OwnedFd,
+    pub(crate) wake: OwnedFd,
 }
 
 impl AgentFds {
     /// How many there are.
-    pub const COUNT: usize = 8;
+    pub const COUNT: usize = 9;
 
     /// In the order in which [`AgentFds::inherit`] expects them.
     pub fn raw(&self) -> [RawFd; Self::COUNT] {
@@ -43,6 +44,7 @@ impl AgentFds {
             &self.select_cpu,
             &self.preempt,
             &self.cgroups,
+            &self.wake,
         ]
         .map(AsRawFd::as_raw_fd)
     }
@@ -73,6 +75,7 @@ impl AgentFds {
             select_cpu: take(5)?,
             preempt: take(6)?,
             cgroups: take(7)?,
+            wake: take(8)?,
         })
     }
 }
@@ -117,6 +120,11 @@ impl Agent {
     pub fn hello(&mut self) -> Result<()> {
         let mut hello = Hello::default();
         run(self.fds.hello.as_fd(), &mut hello, "qumun_hello")?;
+        // It is to have a CPU for itself, and greets from there. Not earlier: until now it had the whole machine to get ready
+        // on. If that CPU is offline the core has heard of an agent like any other.
+        if hello.dedicated != 0 && pin(&[hello.dedicated - 1]).is_ok() {
+            run(self.fds.hello.as_fd(), &mut hello, "qumun_hello")?;
+        }
         // The core reads no decisions any more; one last drain may still be under way.
         std::thread::sleep(Duration::from_millis(1));
         self.decisions.resync();
@@ -151,10 +159,19 @@ impl Agent {
         self.bitmap_word(std::mem::offset_of!(View, online), word)
     }
 
+    /// One word of the bitmap of CPUs that are idle until the agent answers for a task.
+    ///
+    /// # Panics
+    /// If there is no such word.
+    #[inline]
+    pub fn asking_word(&self, word: usize) -> u64 {
+        self.bitmap_word(std::mem::offset_of!(View, asking), word)
+    }
+
     #[inline]
     fn bitmap_word(&self, offset: usize, word: usize) -> u64 {
         assert!(word < crate::wire::MAX_CPUS / 64, "there is no word {word}");
-        // SAFETY: an aligned word inside one of the two bitmaps of View, by the line above.
+        // SAFETY: an aligned word inside one of the bitmaps of View, by the line above.
         let at = unsafe { self.view.ptr().cast::<u8>().add(offset + 8 * word).cast::<u64>() };
         // SAFETY: as above; the kernel writes whole words.
         unsafe { AtomicU64::from_ptr(at) }.load(Ordering::Relaxed)
@@ -273,6 +290,20 @@ impl Agent {
         Ok(select.answered as usize)
     }
 
+    /// Wakes those of some CPUs, one bit each, that are idle. Returns how many were.
+    ///
+    /// # Errors
+    /// When the program cannot be run.
+    pub fn wake(&mut self, cpus: &[u64; crate::wire::MAX_CPUS / 64]) -> Result<u32> {
+        // SAFETY: inside the page, which is plain data shared with the kernel.
+        let words = unsafe { &raw mut (*self.page.ptr()).wake };
+        // SAFETY: as above.
+        unsafe { words.write_volatile(*cpus) };
+        let mut wake = Wake::default();
+        run(self.fds.wake.as_fd(), &mut wake, "qumun_wake")?;
+        Ok(wake.woken)
+    }
+
     /// Ends the slice of whatever runs on `cpu`.
     ///
     /// # Errors
@@ -325,6 +356,8 @@ pub enum ViewWord {
     NrCpuIds,
     /// [`View::cgroup_changes`].
     CgroupChanges,
+    /// [`View::dedicated`].
+    Dedicated,
 }
 
 impl ViewWord {
@@ -336,6 +369,7 @@ impl ViewWord {
             Self::Exited => std::mem::offset_of!(View, exited),
             Self::NrCpuIds => std::mem::offset_of!(View, nr_cpu_ids),
             Self::CgroupChanges => std::mem::offset_of!(View, cgroup_changes),
+            Self::Dedicated => std::mem::offset_of!(View, dedicated),
         }
     }
 }

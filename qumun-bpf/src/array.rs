@@ -71,6 +71,14 @@ impl<A: Array> Reader<A> {
         Some(self.array.read(slot))
     }
 
+    /// Is there a record to read, or something wrong that [`pop`](Self::pop) will see to? Reads one word.
+    #[inline]
+    pub fn is_ready(&self) -> bool {
+        let slots = self.array.slots();
+        let round = (self.next >> slots.trailing_zeros()) + 1;
+        self.array.written(self.next & (slots - 1), Ordering::Relaxed) >= round
+    }
+
     /// Gives the room of everything read back to the core.
     pub fn release(&mut self) {
         // Release: our copies are made before the core writes there again.

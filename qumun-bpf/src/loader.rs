@@ -145,6 +145,7 @@ pub fn load(options: &Options) -> Result<Loaded> {
         ..options.config
     };
     check_config(&config)?;
+    check_dedicated(&config, options.transport)?;
     prepare(&mut open, options, &config, &kernel)?;
     let object = open.load().map_err(|e| {
         Error::new(
@@ -203,6 +204,42 @@ fn check_config(c: &Config) -> Result<()> {
         ));
     }
     Ok(())
+}
+
+/// A CPU for the agent alone: it has to be there, and not to be the only one.
+fn check_dedicated(c: &Config, transport: Transport) -> Result<()> {
+    let Some(cpu) = c.dedicated.checked_sub(1) else { return Ok(()) };
+    let refuse =
+        |why: String| Err(Error::new(ErrorKind::Invalid, format!("CPU {cpu} for the agent alone: {why}")));
+    if transport != Transport::Shared {
+        return refuse("it polls the shared arrays; the transport has to be 'shared'".into());
+    }
+    let online = std::fs::read_to_string("/sys/devices/system/cpu/online").map_err(|e| {
+        Error::new(ErrorKind::System, "cannot read /sys/devices/system/cpu/online").because(e)
+    })?;
+    let online = cpus_of(online.trim());
+    if !online.contains(&cpu) {
+        return refuse(format!(
+            "it is not online; these are: {}. Name one of them, or bring it online with \
+             'echo 1 > /sys/devices/system/cpu/cpu{cpu}/online'",
+            online.iter().map(u32::to_string).collect::<Vec<_>>().join(",")
+        ));
+    }
+    if online.len() < 2 {
+        return refuse(
+            "it is the only one that is online, and nobody else could run; leave the option out".into(),
+        );
+    }
+    Ok(())
+}
+
+/// A list as the kernel writes it: `0-3,8`. What makes no sense is no CPU.
+fn cpus_of(list: &str) -> Vec<u32> {
+    let range = |part: &str| -> Option<std::ops::RangeInclusive<u32>> {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        Some(first.parse().ok()?..=last.parse().ok()?)
+    };
+    list.split(',').filter_map(range).flatten().collect()
 }
 
 /// Before 5.11 BPF memory counted against this limit, and mlockall still does.
@@ -479,6 +516,7 @@ impl Loaded {
             select_cpu: program("qumun_select_cpu")?,
             preempt: program("qumun_preempt")?,
             cgroups: map(TABLE)?,
+            wake: program("qumun_wake")?,
         })
     }
 

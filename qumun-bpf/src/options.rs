@@ -79,6 +79,8 @@ impl Default for Options {
                 debug: 0,
                 options: 0,
                 events: 0,
+                dedicated: 0,
+                reserved: 0,
             },
             timeout_ms: 5000,
             exit_dump_len: 0,

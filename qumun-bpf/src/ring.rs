@@ -308,6 +308,16 @@ impl EventRing {
         }
     }
 
+    /// Is there perhaps a record to read? Of the shared array, one word is read; of a ring buffer nobody knows before
+    /// [`EventRing::pop`].
+    #[inline]
+    pub fn may_have(&self) -> bool {
+        match &self.0 {
+            EventKind::Ring(_) => true,
+            EventKind::Array(array) => array.is_ready(),
+        }
+    }
+
     /// The same into a place of the caller's; `false` if there is none.
     #[inline]
     pub fn pop_into(&mut self, event: &mut Event) -> bool {

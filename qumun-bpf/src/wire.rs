@@ -213,8 +213,8 @@ pub const REVOKE_WORDS: usize = 1024;
 pub struct Hello {
     /// Out: the epoch to acknowledge first.
     pub epoch: u32,
-    /// Zero.
-    pub reserved: u32,
+    /// Out: the CPU from which the agent should greet to have it for itself, + 1; 0: from any.
+    pub dedicated: u32,
 }
 
 /// Argument of `qumun_select_cpu`.
@@ -257,6 +257,16 @@ pub struct Mode {
     pub kernel: u32,
     /// Whether it did before.
     pub was: u32,
+}
+
+/// Argument of `qumun_wake`.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Wake {
+    /// Out: how many of [`AgentPage::wake`] were idle.
+    pub woken: u32,
+    /// Zero.
+    pub reserved: u32,
 }
 
 /// Argument of `qumun_preempt`.
@@ -329,6 +339,10 @@ pub struct View {
     pub cgroups_untold: u64,
     /// cgroups in the table that have a limit.
     pub nr_limits: u64,
+    /// The CPU that the agent has for itself while the mode is [`NORMAL`], + 1; 0: none.
+    pub dedicated: u64,
+    /// One bit a CPU: it is idle until the agent answers for the task that ran there.
+    pub asking: [u64; MAX_CPUS / 64],
 }
 
 /// A cgroup that has a cpu controller: one slot of the core's table, of which slot 0 is the root.
@@ -392,6 +406,8 @@ pub struct AgentPage {
     pub revoked: [u64; REVOKE_WORDS],
     /// Questions to `qumun_select_cpu`.
     pub requests: [Request; SELECT_MAX],
+    /// CPUs for `qumun_wake`, one bit each.
+    pub wake: [u64; MAX_CPUS / 64],
 }
 
 /// One CPU's counters. See [`crate::stats`] for the sums and the ledgers.
@@ -607,6 +623,10 @@ pub struct Config {
     pub options: u32,
     /// One bit for each kind of event subscribed to: `1 << EVENT_*`.
     pub events: u32,
+    /// The CPU that the agent is to have for itself, + 1; 0: none. With [`OPT_SHARED`] only.
+    pub dedicated: u32,
+    /// Zero.
+    pub reserved: u32,
 }
 
 const _: () = {
@@ -631,24 +651,25 @@ const _: () = {
     assert!(size_of::<Select>() == 8);
     assert!(size_of::<Preempt>() == 8);
     assert!(size_of::<Mode>() == 8);
+    assert!(size_of::<Wake>() == 8);
     assert!(size_of::<Request>() == 8);
     assert!(size_of::<Target>() == 24);
     assert!(size_of::<Rule>() == 56);
     assert!(offset_of!(RuleTable, targets) == 16);
     assert!(size_of::<RuleTable>() == 16 + 24 * TARGETS + 56 * RULES);
     assert!(size_of::<Rules>() == 8 + 2 * size_of::<RuleTable>());
-    assert!(size_of::<View>() == 320 + MAX_CPUS / 8);
+    assert!(size_of::<View>() == 328 + MAX_CPUS / 4);
     assert!(offset_of!(View, online) == 296);
     assert!(size_of::<Task>() == 56);
     assert!(offset_of!(View, mode) == 128);
     assert!(offset_of!(View, agent_pid) == 192);
     assert!(offset_of!(View, left) == 240);
-    assert!(size_of::<AgentPage>() == 112 + 8 * (REVOKE_WORDS + SELECT_MAX));
+    assert!(size_of::<AgentPage>() == 112 + 8 * (REVOKE_WORDS + SELECT_MAX + MAX_CPUS / 64));
     assert!(size_of::<Counters>() == 37 * 8);
     assert!(size_of::<Legs>() == LEGS * LEG_BUCKETS * 8);
     assert!(offset_of!(Exit, reason) == 16);
     assert!(offset_of!(Exit, dump) == 1168);
-    assert!(size_of::<Config>() == 80);
+    assert!(size_of::<Config>() == 88);
     assert!(size_of::<Cgroup>() == 56);
     assert!(offset_of!(Cgroup, weight) == 48);
 };

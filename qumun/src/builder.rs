@@ -18,6 +18,7 @@ pub struct Builder {
     pub(crate) stop: StopHandle,
     pub(crate) core: CoreOptions,
     pub(crate) agent_cpus: Vec<Cpu>,
+    pub(crate) dedicated: Option<Cpu>,
     pub(crate) topology: Option<Topology>,
     pub(crate) reach: Reach,
 }
@@ -85,6 +86,7 @@ pub fn builder(name: impl Into<String>) -> Builder {
         stop: StopHandle::new(),
         core: CoreOptions::default(),
         agent_cpus: Vec::new(),
+        dedicated: None,
         topology: None,
         reach: Reach::Cache,
     }
@@ -264,6 +266,20 @@ impl Builder {
     /// Lets the agent's thread run on these CPUs only; on all unless told (or told none).
     pub fn agent_cpus(mut self, cpus: impl IntoIterator<Item = Cpu>) -> Self {
         self.agent_cpus = cpus.into_iter().collect();
+        self
+    }
+
+    /// Gives the agent's thread this CPU for itself: it polls for events there and never sleeps. Nothing else is placed on it
+    /// but tasks that may use no other. Nobody waits for the agent to get a CPU then, and the machine has one less: it
+    /// pays on machines of many CPUs with many wakeups; figures are in `docs/core.md`. On no CPU unless told.
+    ///
+    /// While the core decides by itself (the agent is late or dead, kernel mode) the CPU serves all. When it goes offline the
+    /// agent goes on as one without such a CPU, until the next agent starts with the CPU online.
+    ///
+    /// [`load`](Self::load) refuses a CPU that is not online or is the only one, [`Transport::Rings`], and together with it
+    /// [`agent_cpus`](Self::agent_cpus), [`preempt_after`](Self::preempt_after) and [`partial`](Self::partial).
+    pub fn dedicated_cpu(mut self, cpu: Cpu) -> Self {
+        self.dedicated = Some(cpu);
         self
     }
 

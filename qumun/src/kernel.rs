@@ -26,6 +26,7 @@ use qumun_bpf::places::Places;
 
 use crate::alloc::FaultGuard;
 use crate::cgroups::{Row, Table, Told};
+use crate::own::Own;
 use crate::rules::{Numbers, RawRule};
 use crate::{
     Affinity, Ask, Backend, Builder, Cpu, CpuSet, Decision, Epoch, Error, ErrorKind, Event, Events, Exit,
@@ -56,6 +57,7 @@ impl Builder {
     /// [`ErrorKind::Busy`] when this machine cannot have it now, with what to do about it;
     /// [`ErrorKind::Load`] with the verifier's words when the kernel refuses it.
     pub fn load(mut self) -> Result<Loaded> {
+        self.check_dedicated()?;
         let mut options = Options::default();
         options.name.clone_from(&self.name);
         options.config.slice_ns = self.slice.as_u64();
@@ -79,9 +81,28 @@ impl Builder {
         options.config.heartbeat_ns = self.core.heartbeat.as_u64();
         options.config.preempt_after_ns = self.core.preempt_after.as_u64();
         options.config.max_run_ns = self.core.max_run.as_u64();
+        options.config.dedicated = self.dedicated.map_or(0, |cpu| cpu.0.saturating_add(1));
         self.discover();
         options.places = self.topology.as_ref().map(places);
         Ok(Loaded { inner: loader::load(&options)?, builder: self })
+    }
+
+    /// What else was asked for must leave the agent's thread on its own CPU.
+    fn check_dedicated(&self) -> Result<()> {
+        let Some(cpu) = self.dedicated else { return Ok(()) };
+        let other = if !self.agent_cpus.is_empty() {
+            "a list of CPUs for the agent's thread: it is bound to this one. Leave the list out"
+        } else if self.core.preempt_after != Nanos::ZERO {
+            "a longest wait for the agent (preempt_after): it never waits for a CPU then. Leave that out"
+        } else if self.core.partial {
+            "partial mode: tasks of the kernel's own scheduler come before the agent on any CPU. Leave one of the two out"
+        } else {
+            return Ok(());
+        };
+        Err(Error::new(
+            ErrorKind::InvalidInput,
+            format!("CPU {cpu} for the agent alone does not go together with {other}"),
+        ))
     }
 
     /// Makes the calling thread fit to be the agent, before its [`Link`] is made: on the
@@ -327,7 +348,15 @@ pub struct Link {
     reported: u64,
     /// Why the core did not take this thread for the agent.
     refused: Option<String>,
+    own: Own,
+    /// The policy keeps tasks, as of the last report.
+    keeps: bool,
 }
+
+/// Looks at the next event's place between two turns in which nothing happened, unless the policy keeps tasks: then some CPU
+/// may have become free for them.
+const LOOKS: u32 = 256;
+const LOOKS_KEEPING: u32 = 16;
 
 /// Turns without an event and without leaving the CPU after which the agent must assume that the core
 /// does not schedule it (a changed scheduling class, a scheduler about to be removed), and sleeps.
@@ -358,6 +387,8 @@ impl Link {
             has_read: false,
             reported: 0,
             refused: None,
+            own: Own::default(),
+            keeps: false,
         })
     }
 
@@ -365,6 +396,42 @@ impl Link {
     #[doc(hidden)]
     pub fn raw(&mut self) -> &mut bpf_agent::Agent {
         &mut self.agent
+    }
+
+    /// The CPU that this thread has for itself, which it then keeps: while the core decides it has none.
+    #[inline]
+    fn own_cpu(&self) -> Option<Cpu> {
+        let own = self.agent.view_word(ViewWord::Dedicated);
+        if own == 0 || self.agent.view_word(ViewWord::Mode) != wire::NORMAL {
+            return None;
+        }
+        u32::try_from(own - 1).ok().map(Cpu)
+    }
+
+    /// Looks out for the next event. Returns now and then without one: there are others who want something of the agent.
+    fn poll(&self) {
+        let looks = if self.keeps { LOOKS_KEEPING } else { LOOKS };
+        for _ in 0..looks {
+            if self.agent.events.may_have() {
+                return;
+            }
+            std::hint::spin_loop();
+        }
+    }
+
+    /// Wakes the CPUs for which something was published and which sleep: one system call, and none when all are at work.
+    fn wake(&mut self) {
+        // Either we see that a CPU is idle, or it sees what we have published before: see dedicated.h.
+        std::sync::atomic::fence(Ordering::SeqCst);
+        let mut idle = CpuSet::EMPTY;
+        for word in 0..self.nr_cpus.div_ceil(64) as usize {
+            idle.set_word(word, self.agent.idle_word(word));
+        }
+        let cpus = self.own.wakes(idle);
+        if !cpus.is_empty() {
+            // Fails when the scheduler is about to be removed: then nobody needs to be woken.
+            let _ = self.agent.wake(cpus.words());
+        }
     }
 
     fn event(&self, raw: &wire::Event) -> Option<Event> {
@@ -485,6 +552,15 @@ impl Backend for Link {
             self.idle.set_word(word, self.agent.idle_word(word));
             self.online.set_word(word, self.agent.online_word(word));
         }
+        let own = self.own_cpu();
+        self.own.set(own);
+        let Some(own) = own else { return };
+        for word in 0..self.nr_cpus.div_ceil(64) as usize {
+            // Who only waits for an answer is not free.
+            self.idle.set_word(word, self.agent.idle_word(word) & !self.agent.asking_word(word));
+        }
+        self.idle.set(own, false);
+        self.online.set(own, false);
     }
 
     fn idle(&self) -> &IdleView {
@@ -498,7 +574,7 @@ impl Backend for Link {
     #[inline]
     fn here(&self) -> Option<Cpu> {
         // In partial mode the CPU goes back to tasks of the fair class, and what was sent there would wait for them.
-        if self.partial { None } else { bpf_agent::current_cpu().map(Cpu) }
+        if self.partial || self.own.cpu().is_some() { None } else { bpf_agent::current_cpu().map(Cpu) }
     }
 
     fn claim(&mut self, asks: &mut [Ask]) -> usize {
@@ -538,6 +614,9 @@ impl Backend for Link {
                     return None;
                 }
                 self.has_read = true;
+                if self.read.kind == wire::EVENT_QUEUED {
+                    self.own.asked_from(Cpu(self.read.cpu as u32));
+                }
                 continue;
             }
             let event = self.event(&self.read);
@@ -553,7 +632,9 @@ impl Backend for Link {
         if raw.permit > 0 {
             raw.mark = self.agent.mark(raw.pid);
         }
-        self.agent.decisions.push(&raw).map_err(|_| Full(*decision))
+        self.agent.decisions.push(&raw).map_err(|_| Full(*decision))?;
+        self.own.sent_to(decision.cpu());
+        Ok(())
     }
 
     fn revoke(&mut self, task: Option<Pid>) {
@@ -564,6 +645,9 @@ impl Backend for Link {
     fn publish(&mut self) {
         self.agent.events.release();
         self.agent.decisions.publish();
+        if self.own.cpu().is_some() {
+            self.wake();
+        }
     }
 
     #[inline]
@@ -573,6 +657,7 @@ impl Backend for Link {
         put(PageWord::Published, stats.decisions);
         put(PageWord::Batches, stats.batches);
         put(PageWord::Held, stats.held);
+        self.keeps = stats.held > 0;
         // What changes rarely is told when there is time, and else in turns.
         let idle = stats.batches == self.reported;
         self.reported = stats.batches;
@@ -587,6 +672,7 @@ impl Backend for Link {
         put(PageWord::PoolUsed, stats.pool_in_use);
         // A system call, so not each time; a fault is seen the next time around.
         if stats.batches.is_multiple_of(256)
+            && !(idle && self.own.cpu().is_some())
             && let Some(guard) = &self.faults
         {
             let faults = guard.faults();
@@ -597,6 +683,9 @@ impl Backend for Link {
 
     fn rest(&mut self, idle_turn: bool) {
         self.agent.events.release();
+        if self.own_cpu().is_some() {
+            return self.poll();
+        }
         bpf_agent::yield_now();
         let runs = self.agent.view_word(ViewWord::AgentRuns);
         if idle_turn && runs == self.runs_seen {

@@ -93,6 +93,8 @@ mod exit;
 mod idle;
 #[cfg(feature = "kernel")]
 pub mod kernel;
+#[cfg(any(feature = "kernel", feature = "sim"))]
+mod own;
 mod permit;
 mod placement;
 pub mod pool;

@@ -139,6 +139,10 @@ section! {
         options: Vec<String> = Vec::new() => Kind::Pairs, Live, flag("option"), Some("options");
         /// CPUs that the agent's thread may use. Not set: all.
         agent_cpus: Option<String> = None => kind::CPUS, Live, flag("agent-cpus"), Some("agentCpus");
+        /// A CPU for the agent's thread alone, which polls there and never sleeps; only tasks that may use no other CPU run
+        /// beside it. Not set: none. Not with `scheduler.agent_cpus`, `scheduler.preempt_us`, `scheduler.partial` or
+        /// `scheduler.transport` rings.
+        dedicated_cpu: Option<String> = None => kind::CPU, Reattach, flag("dedicated-cpu"), Some("dedicatedCpu");
         /// Schedule only tasks of the class SCHED_EXT, not all normal ones.
         partial: bool = false => Kind::Switch, Reattach, flag("partial"), Some("partial");
         /// Never pick an idle CPU of another NUMA node than the task ran on last.

@@ -50,6 +50,8 @@ pub(crate) const STATE: Kind =
     Kind::Text { allowed: "an absolute path of a file, not in a temporary folder", check: lasting };
 /// CPU numbers and ranges, as the kernel writes them.
 pub(crate) const CPUS: Kind = Kind::Text { allowed: "CPU numbers and ranges, such as 0-3,8", check: cpus };
+/// One CPU number, or none.
+pub(crate) const CPU: Kind = Kind::Text { allowed: "a CPU number", check: cpu };
 /// An upstream scheduler.
 pub(crate) const SCX_NAME: Kind = Kind::Text { allowed: scx::NAMES_TEXT, check: scx_name };
 /// How events and decisions travel.
@@ -245,6 +247,10 @@ fn lasting(text: &str) -> Result<(), String> {
 
 /// The kernel's greatest number of CPUs that the core is made for.
 const MAX_CPUS: u32 = 1024;
+
+fn cpu(text: &str) -> Result<(), String> {
+    if text.contains([',', '-']) { Err(format!("{} is more than one CPU", quoted(text))) } else { cpus(text) }
+}
 
 fn cpus(text: &str) -> Result<(), String> {
     let number = |part: &str| -> Result<u32, String> {

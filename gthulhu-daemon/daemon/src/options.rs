@@ -153,6 +153,11 @@ pub(crate) struct PolicyArgs {
     /// CPUs that the agent's thread may use, such as 0-3,8; all unless told
     #[arg(long, value_name = "CPULIST", value_parser = check_cpus)]
     pub(crate) agent_cpus: Option<String>,
+    /// Give the agent's thread this CPU for itself: it polls there and never sleeps, and only tasks that may use no other
+    /// CPU run beside it. For machines of many CPUs and many wakeups; not with --agent-cpus, --preempt-us, --partial or
+    /// --transport rings
+    #[arg(long, value_name = "CPU", conflicts_with_all = ["agent_cpus", "partial"], value_parser = clap::value_parser!(u32).range(0..qumun::MAX_CPUS as i64))]
+    pub(crate) dedicated_cpu: Option<u32>,
     /// Schedule only tasks of the class SCHED_EXT, not all normal ones. On kernels without an ext server
     /// (see doctor) busy tasks of the kernel's own scheduler can starve them, and the watchdog then
     /// removes the scheduler
@@ -179,6 +184,9 @@ impl PolicyArgs {
         if let Some(cpus) = &self.agent_cpus {
             add("agent-cpus", cpus);
         }
+        if let Some(cpu) = self.dedicated_cpu {
+            add("dedicated-cpu", &cpu.to_string());
+        }
         if self.partial {
             args.push("--partial".into());
         }
@@ -203,11 +211,12 @@ impl PolicyArgs {
     /// What the library is told about it.
     pub(crate) fn builder(&self, ops_name: String) -> Builder {
         let cpus = self.agent_cpus.as_deref().and_then(|list| parse_cpus(list).ok()).unwrap_or_default();
-        qumun::builder(ops_name)
+        let builder = qumun::builder(ops_name)
             .default_slice(Nanos::from_micros(self.slice_us))
             .partial(self.partial)
             .numa_local(self.numa_local)
-            .agent_cpus(cpus.into_iter().map(Cpu))
+            .agent_cpus(cpus.into_iter().map(Cpu));
+        self.dedicated_cpu.map(Cpu).into_iter().fold(builder, Builder::dedicated_cpu)
     }
 }
 
@@ -363,6 +372,10 @@ mod tests {
         assert_eq!((options.flag("fifo"), options.get("a")), (Ok(true), Some("b=c")));
         assert_eq!(options.slice(), Nanos::from_micros(700));
         assert_eq!(options.permit().get_wakeups(), 3);
+        let words = ["x", "--dedicated-cpu", "3"];
+        let told = Cli::try_parse_from(words).expect("parsed").policy;
+        let again = std::iter::once(OsString::from("x")).chain(told.to_args());
+        assert_eq!(Cli::try_parse_from(again).expect("parsed").policy, told);
         assert_eq!(options.parse::<u32>("none"), Ok(None));
         assert!(options.parse::<u32>("a").is_err());
     }
@@ -382,6 +395,10 @@ mod tests {
             ["--agent-cpus", "3-1"],
             ["--agent-cpus", "1024"],
             ["--agent-cpus", "a"],
+            ["--dedicated-cpu", "1024"],
+            ["--dedicated-cpu", "0-1"],
+            ["--dedicated-cpu=1", "--partial"],
+            ["--dedicated-cpu=1", "--agent-cpus=1"],
         ] {
             assert!(Cli::try_parse_from(["x", wrong[0], wrong[1]]).is_err(), "{wrong:?}");
         }

@@ -42,6 +42,7 @@ impl Settings {
                 permit_us: s.permit_us,
                 option: s.options.clone(),
                 agent_cpus: s.agent_cpus.clone(),
+                dedicated_cpu: s.dedicated_cpu.as_deref().and_then(|cpu| cpu.parse().ok()),
                 partial: s.partial,
                 numa_local: s.numa_local,
                 ..policy.clone()

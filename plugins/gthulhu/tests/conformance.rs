@@ -22,6 +22,11 @@ fn it_keeps_them_with_permits() {
 }
 
 #[test]
+fn they_are_kept_with_a_cpu_for_the_agent_alone() {
+    Suite::new("gthulhu dedicated", Gthulhu::default).dedicated().assert();
+}
+
+#[test]
 fn the_core_keeps_them_in_kernel_mode() {
     Suite::new("gthulhu in kernel mode", Gthulhu::default).kernel_mode().assert();
 }

@@ -102,6 +102,15 @@ EXPORT bool native_kernel_mode(bool on)
 	return args.was;
 }
 
+EXPORT u32 native_wake(u64 low)
+{
+	struct qm_wake args = {};
+
+	agent.wake[0] = low;
+	qumun_wake(&args);
+	return args.woken;
+}
+
 EXPORT void native_revoke(s32 pid, bool all)
 {
 	if (all)
@@ -141,6 +150,7 @@ EXPORT void native_state(u64 *out)
 	*out++ = core.called_at;
 	*out++ = core.alarm;
 	*out++ = core.ahead_paid;
+	*out++ = core.waited_at;
 	*out++ = core.shares;
 	*out++ = core.rivals;
 	for (u32 i = 0; i < PAYERS; i++) {
@@ -176,7 +186,7 @@ EXPORT void native_cpu(u32 cpu, u64 *out)
 	*out++ = cc->urgent | cc->given << 1;
 	*out++ = cc->cut_at;
 	*out++ = cc->busy_since;
-	*out++ = cc->awaited | cc->brief << 1;
+	*out++ = cc->awaited | cc->brief << 1 | cc->called << 2 | cc->asked << 3;
 	*out++ = cc->began;
 	*out++ = cc->rescued_at;
 	*out++ = cc->overran_at;

@@ -35,7 +35,7 @@ pub struct Compiled {
 }
 
 /// The state of the core that is one for the machine, in the order of `native_state`.
-pub const STATE: usize = 25 + 8 + 64;
+pub const STATE: usize = 26 + 8 + 64;
 /// What it keeps for a CPU, in the order of `native_cpu`.
 pub const CPU: usize = 25;
 /// What it keeps for a task, in the order of `native_task`.
@@ -264,6 +264,10 @@ impl Core for Compiled {
 
     fn set_kernel_mode(&mut self, linux: &mut Linux, on: bool) -> bool {
         self.call(linux, |_| native::set_kernel_mode(on))
+    }
+
+    fn wake(&mut self, linux: &mut Linux, cpus: CpuSet) -> u32 {
+        self.call(linux, |_| native::wake(cpus))
     }
 
     fn set_rules(&mut self, linux: &Linux, rules: &Rules) {

@@ -11,7 +11,7 @@ use qumun_bpf::rules::{Content, publish};
 use qumun_bpf::wire;
 
 const STORAGE: usize = 256;
-const VIEW_WORDS: usize = 16 + 40;
+const VIEW_WORDS: usize = 16 + 41 + 16;
 const PF_KTHREAD: u32 = 0x0020_0000;
 const TASK_QUEUED: u32 = 1;
 
@@ -158,6 +158,8 @@ pub(crate) struct Settings {
     debug: u32,
     options: u32,
     events: u32,
+    dedicated: u32,
+    reserved: u32,
 }
 
 impl Settings {
@@ -178,6 +180,8 @@ impl Settings {
             debug: 0,
             options,
             events: events.bits(),
+            dedicated: s.dedicated.map_or(0, |cpu| cpu.0 + 1),
+            reserved: 0,
         }
     }
 
@@ -298,7 +302,7 @@ pub(crate) type Op = unsafe extern "C" fn(*mut u64) -> i64;
 #[repr(C)]
 struct Hello {
     epoch: u32,
-    reserved: u32,
+    dedicated: u32,
 }
 
 #[derive(Default)]
@@ -353,6 +357,7 @@ unsafe extern "C" {
     fn native_ack(epoch: u64);
     fn native_kernel_mode(on: bool) -> bool;
     fn native_rules() -> *mut wire::Rules;
+    fn native_wake(low: u64) -> u32;
     fn native_revoke(pid: i32, all: bool);
     fn native_mark(pid: i32) -> u32;
     fn native_view() -> *const u64;
@@ -647,7 +652,7 @@ pub(crate) fn hotplug(cpu: Cpu) {
 }
 
 pub(crate) fn hello(pid: Pid, tgid: Pid) -> Epoch {
-    let mut args = Hello { epoch: 0, reserved: 0 };
+    let mut args = Hello { epoch: 0, dedicated: 0 };
     // SAFETY: as in `call`.
     unsafe { native_hello(&raw mut args, pid.0, tgid.0) };
     Epoch(u64::from(args.epoch))
@@ -708,6 +713,12 @@ pub(crate) fn set_rules(raw: &RawRules) {
     };
     // SAFETY: C's own, which nobody else uses now.
     unsafe { publish(native_rules(), &content) }.expect("the histories have few rules");
+}
+
+/// The histories have small machines.
+pub(crate) fn wake(cpus: CpuSet) -> u32 {
+    // SAFETY: within `with`; a plain number.
+    unsafe { native_wake(cpus.words()[0]) }
 }
 
 pub(crate) fn revoke(pid: Option<Pid>) {

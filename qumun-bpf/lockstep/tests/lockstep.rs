@@ -134,6 +134,10 @@ enum Step {
     /// Rules for some of the tasks, all from this number.
     Rules(u64),
     Settle,
+    /// An agent greets on the CPU that it is to have for itself, and keeps its word.
+    Dedicate(usize),
+    /// The agent wakes those of these CPUs that are idle.
+    WakeCpus(u64),
 }
 
 fn step(random: &mut Random, nr_cpus: u32) -> Step {
@@ -203,6 +207,8 @@ fn step(random: &mut Random, nr_cpus: u32) -> Step {
         122..134 => Step::Nap(random.below(u64::from(nr_cpus)) as u32),
         134..136 => Step::KernelMode(random.one_in(4)),
         150..154 => Step::Rules(random.next()),
+        136..140 => Step::Dedicate(task(random)),
+        140..143 => Step::WakeCpus(mask(random)),
         154..158 => Step::Alarm(cpu(random)),
         158..160 => Step::Crowd {
             agent: task(random),
@@ -245,6 +251,7 @@ impl World {
         settings.preempt = random.of(&[1_000_000, 1_000_000, 1_000_000_000]);
         settings.preempt_after = random.of(&[0, 1, 200_000, 5_000_000]);
         settings.max_run = random.of(&[0, 50_000_000, 500_000_000]);
+        let dedicated = random.one_in(2).then(|| Cpu(random.below(2) as u32));
         let topology = match random.below(4) {
             0 => Topology::flat(1),
             1 => Topology::flat(2),
@@ -253,6 +260,10 @@ impl World {
                 Topology::synthetic().packages(1).l3s(2).cores(2).threads(2).build().expect("a small machine")
             }
         };
+        // With the shared arrays only, and never the only CPU: half of a half, and more below.
+        if topology.nr_cpus() > 1 && dedicated.is_some() {
+            (settings.shared, settings.dedicated) = (true, dedicated);
+        }
         Self {
             settings,
             events: if random.one_in(2) { Events::NONE } else { Events::ALL },
@@ -288,6 +299,8 @@ impl World {
 /// before.
 struct Side<C> {
     host: Host<C>,
+    /// The CPU that the agent is to have for itself.
+    own: Option<Cpu>,
     heard: Vec<TaskId>,
 }
 
@@ -389,8 +402,33 @@ impl<C: Core> Side<C> {
                     Some(task) if n.is_multiple_of(2) => self.host.linux.task(task).pid,
                     _ => Pid(1),
                 };
-                let Host { linux, core, .. } = &mut self.host;
-                return Some(core.hello(linux, pid, pid).0);
+                let cpu = Cpu(n as u32 % self.host.linux.nr_cpus());
+                return Some(self.host.hello(cpu, pid, pid).0);
+            }
+            Step::Dedicate(n) => {
+                let (task, own) = (self.task(n)?, self.own?);
+                let host = &mut self.host;
+                if !host.linux.online().contains(own) {
+                    return None;
+                }
+                let mut here = CpuSet::EMPTY;
+                here.insert(own);
+                host.set_affinity(task, here);
+                host.wake(task, None);
+                let pid = host.linux.task(task).pid;
+                host.hello(own, pid, pid);
+                self.agree();
+                // The latch is up. What runs there gives way at the next clock interrupt.
+                self.host.tick(own, 0);
+                return self.host.schedule(own).map(|task| task.index() as u64);
+            }
+            Step::WakeCpus(cpus) => {
+                let mut set = CpuSet::EMPTY;
+                set.set_word(0, cpus);
+                let own = self.own.unwrap_or_default();
+                return Some(
+                    self.host.wake_cpus(own, set & CpuSet::first_n(self.host.linux.nr_cpus())).into(),
+                );
             }
             Step::Acknowledge(off) => {
                 let epoch = Epoch(host.core.epoch().0.wrapping_sub(off));
@@ -559,6 +597,9 @@ struct Reached {
     counters: Vec<u64>,
     ejected: u64,
     normal: u64,
+    /// Steps in which the agent has a CPU for itself, and the histories of machines where it may.
+    dedicated: u64,
+    own: u64,
     steps: u64,
 }
 
@@ -604,9 +645,14 @@ fn totals(c: &Counters) -> Vec<u64> {
 fn history(seed: u64, how: Sabotage, show: bool, reached: &mut Reached) -> Result<(), String> {
     let mut random = Random(seed);
     let world = World::new(&mut random);
-    let mut model =
-        Side { host: world.host(Reference::new(world.settings.clone()).sabotaged(how)), heard: Vec::new() };
-    let mut real = Side { host: world.host(Compiled::new(&world.settings, world.events)), heard: Vec::new() };
+    let own = world.settings.dedicated;
+    let mut model = Side {
+        host: world.host(Reference::new(world.settings.clone()).sabotaged(how)),
+        own,
+        heard: Vec::new(),
+    };
+    let mut real =
+        Side { host: world.host(Compiled::new(&world.settings, world.events)), own, heard: Vec::new() };
     let nr_cpus = model.host.linux.nr_cpus();
     let steps = 20 + random.below(80);
     for n in 0..steps {
@@ -619,12 +665,15 @@ fn history(seed: u64, how: Sabotage, show: bool, reached: &mut Reached) -> Resul
         if let Some(why) = model.host.linux.ejected() {
             return Err(format!("seed {seed}, step {n}, {step:?}: both were removed: {why}"));
         }
-        reached.normal += model.host.core.view_words(&model.host.linux)[16];
+        let view = model.host.core.view_words(&model.host.linux);
+        reached.normal += view[16];
+        reached.dedicated += u64::from(view[16] == 1 && view[view.len() - 17] != 0);
     }
     let totals = totals(&model.host.core.counters());
     reached.counters.resize(totals.len(), 0);
     reached.counters.iter_mut().zip(totals).for_each(|(sum, one)| *sum += one);
     reached.steps += steps;
+    reached.own += u64::from(own.is_some());
     Ok(())
 }
 
@@ -672,12 +721,14 @@ fn the_core_does_what_the_specification_says() {
         history(seed, Sabotage::None, false, &mut reached).unwrap_or_else(|what| panic!("{what}"));
     }
     println!(
-        "{histories} histories, {} steps, {} of them normal: {:?}",
-        reached.steps, reached.normal, reached.counters
+        "{histories} histories, {} steps, {} of them normal, {} with a CPU for the agent: {:?}",
+        reached.steps, reached.normal, reached.dedicated, reached.counters
     );
     // Without this the two could agree on nothing.
     assert!(reached.counters.iter().all(|&n| n > 0), "a counter never moved: {:?}", reached.counters);
     assert!(reached.normal > reached.steps / 20 && reached.ejected == 0);
+    assert!(reached.own > histories / 4, "{} histories with a CPU for the agent", reached.own);
+    assert!(reached.dedicated > reached.steps / 40, "and {} such steps", reached.dedicated);
 }
 
 /// Whatever rule the specification breaks, the C core is seen to keep it.

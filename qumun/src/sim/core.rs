@@ -72,6 +72,8 @@ pub trait Core {
     fn hello(&mut self, linux: &mut Linux, pid: Pid, tgid: Pid) -> Epoch;
     /// The epoch that the agent has acknowledged, as user space wrote it.
     fn acknowledge(&mut self, epoch: Epoch);
+    /// The agent, which has a CPU for itself, wakes those of these CPUs that are idle. Returns how many were.
+    fn wake(&mut self, linux: &mut Linux, cpus: CpuSet) -> u32;
     /// Lets the core decide alone, or asks the agent again. Returns whether it did before.
     fn set_kernel_mode(&mut self, linux: &mut Linux, on: bool) -> bool;
     /// What user space wants for tasks where the core decides by itself. They were [checked](Rules::check).

@@ -4,7 +4,7 @@
 use super::core::{Core, ENQ_LAST, ENQ_WAKEUP, KICK_PREEMPT};
 use super::linux::{Cgroup, Dsq, Limit, Linux, Place, ROOT, Thread};
 use super::values::Spec;
-use crate::{Cpu, CpuSet, Event, Nanos, Pid};
+use crate::{Cpu, CpuSet, Epoch, Event, Nanos, Pid};
 
 /// The slice that the kernel gives by itself (`SCX_SLICE_DFL`).
 const SLICE_DEFAULT: u64 = 20_000_000;
@@ -49,6 +49,18 @@ impl<C: Core> Host<C> {
         let task = self.spawn(&Spec { comm: "agent", ..Spec::default() }, CpuSet::ALL, None);
         self.linux.hide(task, pid);
         task
+    }
+
+    /// A new agent introduces itself from this CPU.
+    pub fn hello(&mut self, cpu: Cpu, pid: Pid, tgid: Pid) -> Epoch {
+        self.context(Some(cpu), None);
+        self.core.hello(&mut self.linux, pid, tgid)
+    }
+
+    /// The agent on this CPU wakes those of these CPUs that are idle.
+    pub fn wake_cpus(&mut self, cpu: Cpu, cpus: CpuSet) -> u32 {
+        self.context(Some(cpu), None);
+        self.core.wake(&mut self.linux, cpus)
     }
 
     /// A task stops wanting to run, wherever it is.

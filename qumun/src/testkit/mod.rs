@@ -32,8 +32,8 @@ use std::path::{Path, PathBuf};
 
 pub use properties::{Property, check};
 
-use crate::Scheduler;
 use crate::sim::Scenario;
+use crate::{Cpu, Scheduler};
 
 /// What is to be tried on a policy. Everything, unless told.
 #[must_use = "a suite does nothing until it runs"]
@@ -45,11 +45,12 @@ pub struct Suite<F> {
     only: Option<Property>,
     without: Vec<(Property, &'static str)>,
     kernel_mode: bool,
+    dedicated: bool,
 }
 
 impl<F> fmt::Debug for Suite<F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { name, histories, seed, only, without, kernel_mode, make: _ } = self;
+        let Self { name, histories, seed, only, without, kernel_mode, dedicated, make: _ } = self;
         f.debug_struct("Suite")
             .field("name", name)
             .field("histories", histories)
@@ -57,6 +58,7 @@ impl<F> fmt::Debug for Suite<F> {
             .field("only", only)
             .field("without", without)
             .field("kernel_mode", kernel_mode)
+            .field("dedicated", dedicated)
             .finish_non_exhaustive()
     }
 }
@@ -65,7 +67,7 @@ impl<S: Scheduler, F: Fn() -> S + Clone + 'static> Suite<F> {
     /// For the policy that `make` makes: a new one for each history.
     pub fn new(name: impl Into<String>, make: F) -> Self {
         let (name, without) = (name.into(), Vec::new());
-        Self { name, make, histories: 12, seed: 1, only: None, without, kernel_mode: false }
+        Self { name, make, histories: 12, seed: 1, only: None, without, kernel_mode: false, dedicated: false }
     }
 
     /// Leaves a property out that the policy does not promise. The report says why.
@@ -78,6 +80,13 @@ impl<S: Scheduler, F: Fn() -> S + Clone + 'static> Suite<F> {
     /// those that are left.
     pub fn kernel_mode(mut self) -> Self {
         self.kernel_mode = true;
+        self
+    }
+
+    /// The agent has a CPU for itself and polls, on all machines that have more than one
+    /// ([`Builder::dedicated_cpu`](crate::Builder::dedicated_cpu)).
+    pub fn dedicated(mut self) -> Self {
+        self.dedicated = true;
         self
     }
 
@@ -130,6 +139,10 @@ impl<S: Scheduler, F: Fn() -> S + Clone + 'static> Suite<F> {
             let seed = self.seed.wrapping_mul(0x1_0000).wrapping_add(u64::from(number));
             let mut history = histories::history(property, seed);
             history.setup.kernel_mode = self.kernel_mode;
+            let nr_cpus = history.setup.topology.nr_cpus();
+            if self.dedicated && nr_cpus > 1 {
+                history.setup.settings.dedicated = Some(Cpu(seed as u32 % nr_cpus));
+            }
             let Err(why) = check(property, &history, &self.make) else { continue };
             let (history, why) = shrink::smallest(property, history, why, &self.make);
             let file = write(&self.name, property, &history, &why);

@@ -140,7 +140,12 @@ fn sound<S: Scheduler>(sim: &Sim<S>) -> Result<(), String> {
 
 fn load(history: &Scenario) -> usize {
     let tasks: usize = history.work.groups().map(|(_, _, count)| count).sum();
-    tasks.div_ceil(history.setup.topology.nr_cpus() as usize)
+    tasks.div_ceil(nr_cpus(history) as usize)
+}
+
+/// CPUs for tasks: without that of an agent that has one for itself.
+fn nr_cpus(history: &Scenario) -> u32 {
+    history.setup.topology.nr_cpus() - u32::from(history.setup.settings.dedicated.is_some())
 }
 
 fn custody<S: Scheduler>(sim: &Sim<S>) -> Result<(), String> {
@@ -195,7 +200,7 @@ fn longest<S: Scheduler>(sim: &Sim<S>, limit: Nanos) -> Result<(), String> {
 /// What each group is entitled to, of all CPU time. `None` if the history is none of tasks that compute only, or if a
 /// weight is nearly what one CPU can give, or more: what others get then depends on who is left out at which moment.
 fn entitled(history: &Scenario) -> Option<Vec<f64>> {
-    let cpus = f64::from(history.setup.topology.nr_cpus());
+    let cpus = f64::from(nr_cpus(history));
     let mut groups: Vec<(f64, f64)> = Vec::new();
     for (group, _, count) in history.work.groups() {
         groups.push((f64::from(history.work.computes_at(group)?), count as f64));
@@ -237,7 +242,7 @@ fn work<S: Scheduler>(history: &Scenario, sim: &Sim<S>) -> Result<(), String> {
     if history.time < WORK_TIME {
         return Ok(());
     }
-    let all = sim.passed().as_u64() * u64::from(history.setup.topology.nr_cpus());
+    let all = sim.passed().as_u64() * u64::from(nr_cpus(history));
     let part = sim.wasted().as_u64() as f64 / all as f64;
     if part > WASTE {
         let part = part * 100.0;

@@ -76,7 +76,9 @@ fn candidates(history: &Scenario) -> Vec<Scenario> {
         with(&|h| drop(h.set_cpus(cpus)));
     } else if cpus > 1 {
         for fewer in [cpus / 2, cpus - 1] {
-            let gone = history.faults.iter().any(|(_, fault)| fault.cpu().is_some_and(|cpu| cpu.0 >= fewer));
+            let own = history.setup.settings.dedicated;
+            let gone = own.is_some_and(|cpu| cpu.0 >= fewer || fewer == 1)
+                || history.faults.iter().any(|(_, fault)| fault.cpu().is_some_and(|cpu| cpu.0 >= fewer));
             if !gone {
                 with(&|h| drop(h.set_cpus(fewer)));
             }

@@ -93,6 +93,7 @@ fn sample(key: &Key, n: u64) -> String {
         (Kind::Secret, _) => format!("-----BEGIN PRIVATE KEY-----{n}"),
         (_, "scheduler.scheduler_name") => crate::SCX_NAMES[n as usize].into(),
         (_, "scheduler.agent_cpus") => format!("0-{n}"),
+        (_, "scheduler.dedicated_cpu") => n.to_string(),
         (_, "scheduler.transport") => ["rings", "shared"][n as usize % 2].into(),
         (_, "monitor.prometheus_address") => format!("127.0.0.{}", n + 2),
         (_, "daemon.control_addr") => format!("127.0.0.1:{}", 4000 + n),

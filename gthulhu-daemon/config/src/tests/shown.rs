@@ -97,7 +97,7 @@ fn every_key_and_field_of_the_original_is_known() {
     for field in fields.split_whitespace() {
         assert!(keys().iter().any(|key| key.runtime == Some(field)), "{field}");
     }
-    let flags = "plugin slice-us slice-min-us permit permit-us option agent-cpus partial numa-local kernel-idle keep-local \
+    let flags = "plugin slice-us slice-min-us permit permit-us option agent-cpus dedicated-cpu partial numa-local kernel-idle keep-local \
                  early-kthreads limits transport max-run-ms stall-timeout-ms late-ms heartbeat-ms preempt-us dump-len btf debug max-turn-ms \
                  keep-compaction socket report kernel-mode";
     for name in flags.split_whitespace() {

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use super::Sim;
+use super::{Own, Place, Sim};
 use crate::alloc::Guard;
 use crate::permit::Marks;
 use crate::sim::core::Core;
@@ -42,6 +42,9 @@ pub struct Wire {
     idle: IdleView,
     online: CpuSet,
     here: Option<Cpu>,
+    own: Own,
+    /// CPUs that are not the agent's own.
+    open: CpuSet,
     received: u64,
     /// The words of its page that end permits, and what the core has not seen of them yet.
     marks: Marks,
@@ -61,6 +64,8 @@ impl Wire {
             idle: IdleView::new(nr_cpus),
             online: CpuSet::first_n(nr_cpus),
             here: None,
+            own: Own::default(),
+            open: CpuSet::first_n(nr_cpus),
             received: 0,
             marks: Marks::default(),
             revoked: Vec::new(),
@@ -93,7 +98,7 @@ impl Backend for Wire {
     }
 
     fn online(&self) -> Option<&CpuSet> {
-        Some(&self.online)
+        Some(&self.open)
     }
 
     fn here(&self) -> Option<Cpu> {
@@ -107,6 +112,9 @@ impl Backend for Wire {
     fn receive(&mut self) -> Option<Event> {
         let event = self.events.pop_front()?;
         self.received += 1;
+        if let Event::Queued(task) = &event {
+            self.own.asked_from(task.cpu);
+        }
         Some(event)
     }
 
@@ -114,6 +122,7 @@ impl Backend for Wire {
         if self.sent.len() >= self.room {
             return Err(Full(*decision));
         }
+        self.own.sent_to(decision.cpu());
         self.sent.push(RawDecision::from(decision).marked(self.marks.of(decision.id().pid)));
         Ok(())
     }
@@ -137,7 +146,8 @@ impl<S: Scheduler> Sim<S> {
     pub(super) fn greet(&mut self) {
         self.told.begin(if S::EVENTS.contains(Events::CGROUPS) { MAX_CGROUPS } else { 0 });
         let pid = self.host.linux.task(self.agent_task).pid;
-        self.host.core.hello(&mut self.host.linux, pid, pid);
+        let cpu = self.host.linux.task(self.agent_task).cpu;
+        self.host.hello(cpu, pid, pid);
         self.host.wake(self.agent_task, None);
         self.see_to_kicks();
     }
@@ -159,13 +169,22 @@ impl<S: Scheduler> Sim<S> {
         wire.received = 0;
         wire.now = self.host.linux.now;
         wire.epoch = self.host.core.epoch();
-        wire.here = Some(cpu);
+        let own = self.host.core.own_cpu();
+        wire.own.set(own);
+        wire.open = wire.own.others(wire.online);
+        wire.here = Some(cpu).filter(|_| own.is_none());
         // A ring has its memory from the start.
         wire.sent.reserve(self.host.linux.decision_room);
         wire.room = self.host.linux.decision_room.saturating_sub(self.host.linux.decisions.len());
-        for (index, &word) in self.host.core.idle().words().iter().enumerate() {
+        // Who only waits for an answer is not free.
+        let free = self.host.core.idle() - self.host.core.view.asking;
+        for (index, &word) in free.words().iter().enumerate() {
             wire.idle.set_word(index, word);
         }
+        if let Some(own) = own {
+            wire.idle.set(own, false);
+        }
+        self.looked_at = self.host.core.idle();
         let guard = Guard::new();
         self.agent.turn();
         self.allocations += guard.count();
@@ -189,6 +208,32 @@ impl<S: Scheduler> Sim<S> {
             self.host.linux.write_decision(decision);
         }
         self.host.linux.publish();
+        if let Some(own) = wire.own.cpu() {
+            let cpus = wire.own.wakes(self.host.core.idle());
+            if !cpus.is_empty() {
+                self.host.wake_cpus(own, cpus);
+            }
+        }
         self.tape_counters();
+    }
+
+    /// Its turn is over. Does it go on looking, on a CPU of its own?
+    pub(super) fn polls(&self, cpu: Cpu) -> bool {
+        self.host.core.own_cpu() == Some(cpu)
+    }
+
+    /// The agent looks at its own CPU: has something happened since its last turn?
+    pub(super) fn look(&mut self) {
+        if self.setup.settings.dedicated.is_none() || self.agent_dead || self.agent_left.is_some() {
+            return;
+        }
+        let Place::Running(cpu) = self.host.linux.task(self.agent_task).place else { return };
+        let keeps = self.agent.stats().held > 0 && self.looked_at != self.host.core.idle();
+        let new = self.agent.backend().epoch != self.host.core.epoch();
+        if self.host.linux.pending_events() > 0 || keeps || new || !self.polls(cpu) {
+            self.account(cpu);
+            self.begin_turn(cpu);
+            self.plan(cpu);
+        }
     }
 }

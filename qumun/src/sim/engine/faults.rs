@@ -168,7 +168,8 @@ impl<S: Scheduler> Sim<S> {
             wire.set_online(cpu, self.host.linux.online().contains(cpu));
         }
         self.agent = self.builder.agent(wire, policy);
-        self.agent_task = self.host.spawn(&super::agent_spec(), CpuSet::ALL, None);
+        let cpus = self.setup.agent_cpus(&self.host.linux);
+        self.agent_task = self.host.spawn(&super::agent_spec(), cpus, None);
         self.agent_dead = false;
         self.tape_task(self.agent_task, None);
         self.greet();

@@ -18,6 +18,7 @@ use super::linux::{Dsq, Linux, Place, Thread};
 use super::reference::{Reference, Settings};
 use super::values::{Counters, Latch, Spec};
 use crate::cgroups::Told;
+use crate::own::Own;
 use crate::{Agent, Builder, Cpu, CpuSet, Nanos, Pid, Scheduler, Topology};
 pub use agent::{Costs, Wire};
 use clock::{Due, Happening};
@@ -67,6 +68,14 @@ impl Setup {
             seed: 1,
             kernel_mode: false,
         }
+    }
+}
+
+impl Setup {
+    /// Where the thread of a new agent may run: on its own CPU, if that is online.
+    fn agent_cpus(&self, linux: &Linux) -> CpuSet {
+        let own = self.settings.dedicated.filter(|&cpu| linux.online().contains(cpu));
+        own.map_or(CpuSet::ALL, CpuSet::of)
     }
 }
 
@@ -128,6 +137,8 @@ pub struct Sim<S: Scheduler> {
     agent: Agent<Wire, S>,
     agent_task: Thread,
     agent_left: Option<u64>,
+    /// The idle CPUs that it saw in its last turn.
+    looked_at: CpuSet,
     agent_ran: u64,
     allocations: u64,
     agent_stopped: bool,
@@ -186,9 +197,14 @@ impl<S: Scheduler> Sim<S> {
     ///
     /// # Errors
     /// As [`new`](Self::new).
-    pub fn with(setup: Setup, work: &Workload, policy: S, builder: Builder) -> Result<Self, String> {
+    pub fn with(mut setup: Setup, work: &Workload, policy: S, builder: Builder) -> Result<Self, String> {
         work.check()?;
         let nr_cpus = setup.topology.nr_cpus();
+        if setup.settings.dedicated.is_some_and(|cpu| cpu.0 >= nr_cpus || nr_cpus == 1) {
+            return Err("no CPU of its own for the agent: it must be there, and not the only one".to_owned());
+        }
+        // Only these can be polled.
+        setup.settings.shared |= setup.settings.dedicated.is_some();
         let builder = builder.topology_unless_told(&setup.topology);
         let linux = Linux::new(setup.topology.clone(), setup.rings.0, setup.rings.1);
         let mut host = Host::new(linux, Reference::new(setup.settings.clone()));
@@ -202,7 +218,7 @@ impl<S: Scheduler> Sim<S> {
         }
         let agent = builder.agent(Wire::new(nr_cpus), policy);
         host.core.subscribe(S::EVENTS);
-        let agent_task = host.spawn(&agent_spec(), CpuSet::ALL, None);
+        let agent_task = host.spawn(&agent_spec(), setup.agent_cpus(&host.linux), None);
         let began = host.linux.now;
         let mut sim = Self {
             host,
@@ -215,6 +231,7 @@ impl<S: Scheduler> Sim<S> {
             agent,
             agent_task,
             agent_left: None,
+            looked_at: CpuSet::EMPTY,
             agent_ran: 0,
             allocations: 0,
             agent_stopped: false,
@@ -269,6 +286,7 @@ impl<S: Scheduler> Sim<S> {
             self.host.set_now(Nanos(due.at));
             self.happened += 1;
             self.happen(due.what);
+            self.look();
             self.arm();
         }
         self.host.set_now(end);
@@ -385,7 +403,7 @@ impl<S: Scheduler> Sim<S> {
         lane.turn += 1;
         let (turn, from) = (lane.turn, lane.from);
         let left = if task == self.agent_task {
-            self.agent_left.unwrap_or(0)
+            self.agent_left.unwrap_or(if self.polls(cpu) { u64::MAX } else { 0 })
         } else {
             self.actors[task.index()].as_ref().map_or(0, |actor| actor.left)
         };
@@ -402,6 +420,10 @@ impl<S: Scheduler> Sim<S> {
         if task == self.agent_task {
             if self.agent_left == Some(0) {
                 self.end_turn();
+                self.see_to_kicks();
+                if self.polls(cpu) {
+                    return self.plan(cpu);
+                }
                 // It yields.
                 self.host.linux.set_slice(task, 0);
                 return self.schedule(cpu);

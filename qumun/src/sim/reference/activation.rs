@@ -85,7 +85,7 @@ impl Reference {
         }
         self.called_at = 0;
         let waits = self.agent_cpu.is_none() && self.agent_queued && linux.pending_events() > 0;
-        if !self.view.normal || !waits || self.sabotage == Sabotage::DeafAlarm {
+        if !self.view.normal || self.is_dedicated() || !waits || self.sabotage == Sabotage::DeafAlarm {
             return;
         }
         if !self.kick_any_idle(linux, None) && !self.make_room_anywhere(linux) {

@@ -86,6 +86,7 @@ impl Reference {
         t.placed_at = now;
         self.grant(linux, task, d, slice, now);
         let last = linux.task(task).cpu;
+        let named = named.filter(|&cpu| !self.agent_owns(cpu));
         let fits = |cpu: Cpu| ignore || linux.task(task).may_run(cpu);
         let moved = match named {
             Some(cpu) if !self.cpu_usable(cpu) || !fits(cpu) => {
@@ -97,6 +98,7 @@ impl Reference {
                     self.parked_for(enqueued_at, now);
                     self.counters.ev_bounced += 1;
                     self.counters.dec_bounced += 1;
+                    self.answered(linux, last);
                     self.kick_for(linux, task, last);
                     return Outcome::Settled;
                 }
@@ -119,12 +121,16 @@ impl Reference {
                 let moved = linux.move_task(iter, task, Dsq::Placed(cpu), slice, d.vtime);
                 if moved {
                     self.cpu_mut(cpu).placed = true;
+                    if self.is_dedicated() {
+                        self.waited_at = now;
+                    }
                     self.kick_if_idle(linux, cpu);
                 }
                 moved
             }
         };
         if moved {
+            self.answered(linux, last);
             self.bucket_close(bucket);
             self.parked_for(enqueued_at, now);
             self.counters.ev_dispatched += 1;

@@ -8,6 +8,7 @@
 mod activation;
 mod cgroups;
 mod custody;
+mod dedicated;
 mod events;
 mod latch;
 mod limits;

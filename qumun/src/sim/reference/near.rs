@@ -39,7 +39,7 @@ impl Reference {
             .filter(|&c| {
                 !self.cpu(c).awaited && self.cpu(c).brief && before(now, since(c) + self.settings.slice)
             })
-            .filter(|&c| self.cpu_usable(c))
+            .filter(|&c| self.cpu_open(c))
             .min_by_key(|&c| since(c))?;
         self.cpu_mut(soon).awaited = true;
         Some(soon)
@@ -50,7 +50,7 @@ impl Reference {
         let open = self.view.idle & *linux.topology().domain(cpu, Level::L3) & linux.allowed(task);
         open.iter().find(|&near| {
             let is_whole = || self.cpu_is_idle(sibling(linux.topology().domain(near, Level::Core), near));
-            (!whole || is_whole()) && self.cpu_usable(near) && linux.claim_idle(near)
+            (!whole || is_whole()) && self.cpu_open(near) && linux.claim_idle(near)
         })
     }
 }

@@ -45,6 +45,12 @@ impl Reference {
         (self.shared || self.cpu(cpu).placed) && !bound_to_cpu(linux, prev)
     }
 
+    /// An agent got a CPU. An earlier one may still be among them.
+    pub(super) fn agent_taken(&mut self, linux: &Linux) {
+        self.crowd = self.crowd && linux.nr_queued(Dsq::Agent) > 0;
+        self.agent_queued = self.crowd;
+    }
+
     /// Charges a task for what it has run since it was put on its CPU, or was charged last.
     fn charge_run(&mut self, linux: &Linux, task: Thread, now: u64) {
         let weight = u64::from(linux.task(task).weight);
@@ -109,7 +115,7 @@ impl Reference {
         if woke
             && (ahead || self.view.kernel)
             && self.agent_cpu != Some(cpu)
-            && self.cpu_usable(cpu)
+            && self.cpu_open(cpu)
             && self.is_urgent(task, cpu, vtime, now)
         {
             return self.insert_first(linux, task, cpu, slice);
@@ -121,6 +127,13 @@ impl Reference {
 
     /// Tasks for which only this CPU is possible. They are never parked.
     fn enqueue_pinned(&mut self, linux: &mut Linux, task: Thread, cpu: Cpu, flags: u64, now: u64) {
+        if self.agent_owns(cpu) {
+            // At once: the agent goes on after it.
+            return match flags & ENQ_WAKEUP != 0 {
+                true => linux.insert_first(task, self.settings.slice),
+                false => linux.insert(task, Dsq::Own, self.settings.slice, 0),
+            };
+        }
         if linux.task(task).kthread || self.settings.keep_local || !self.cpu_usable(cpu) {
             return linux.insert(task, Dsq::Own, self.settings.slice, 0);
         }
@@ -254,7 +267,7 @@ impl Core for Reference {
             return prev;
         }
         let Some(cpu) = linux.claim_near(task, prev) else { return prev };
-        if !self.cpu_usable(cpu) {
+        if !self.cpu_open(cpu) {
             return cpu;
         }
         if self.end_event(task) {
@@ -273,6 +286,9 @@ impl Core for Reference {
         let cpu = linux.task(task).cpu;
         let now = linux.now();
         if self.is_agent(linux, task) {
+            if self.agent_at_home(cpu) {
+                return linux.insert(task, Dsq::Own, AGENT_SLICE, 0);
+            }
             self.agent_queued = true;
             linux.insert(task, Dsq::Agent, AGENT_SLICE, 0);
             if self.view.normal && linux.pending_events() > 0 {
@@ -295,17 +311,18 @@ impl Core for Reference {
         if !self.view.normal {
             self.share_begins(linux, task);
         }
-        let kthread = linux.task(task).kthread;
         if bound_to_cpu(linux, task) {
             self.counters.kernel_direct += 1;
             return self.enqueue_pinned(linux, task, cpu, flags, now);
         }
-        if flags & ENQ_LAST != 0 {
+        let asked = flags & ENQ_LAST != 0 && self.cpu(cpu).asked && self.is_dedicated();
+        if flags & ENQ_LAST != 0 && !asked {
             self.counters.kept += 1;
+            self.cpu_mut(cpu).asked = false;
             return linux.insert(task, Dsq::Own, self.settings.slice, 0);
         }
-        let of_agent = linux.task(task).tgid.0 == self.view.agent_tgid && self.view.agent_tgid != 0;
-        if self.ctx(task).reclaim || of_agent || self.settings.early_kthreads && kthread {
+        let flags = flags & !ENQ_LAST;
+        if self.never_asked(linux, task) {
             self.counters.kernel_direct += 1;
             return self.enqueue_core(linux, task, cpu, flags, false, now);
         }
@@ -318,19 +335,24 @@ impl Core for Reference {
             return self.enqueue_core(linux, task, cpu, flags, warm, now);
         }
         let woke = flags & ENQ_WAKEUP != 0;
-        if self.has_permit(linux, task, woke, now) {
+        if !asked && self.has_permit(linux, task, woke, now) {
             let alone = self.alone(linux, cpu, now, false);
             return self.let_in(linux, task, (cpu, alone), woke, now);
         }
         if !self.offer(linux, task, flags, now) {
             self.counters.congested += 1;
+            self.cpu_mut(cpu).asked = false;
             if self.sabotage == Sabotage::LoseWhenFull {
                 return;
             }
             return self.enqueue_core(linux, task, cpu, flags, warm, now);
         }
-        let cuts = !self.cpu(cpu).given;
-        self.call_agent(linux, cpu, now, cuts);
+        if !self.is_dedicated() {
+            let cuts = !self.cpu(cpu).given;
+            self.call_agent(linux, cpu, now, cuts);
+        } else if woke {
+            self.make_way(linux, cpu, now);
+        }
     }
 
     fn dispatch(&mut self, linux: &mut Linux, cpu: Cpu, prev: Option<Thread>) {
@@ -338,6 +360,13 @@ impl Core for Reference {
         let prev_is_agent = prev.is_some_and(|prev| self.is_agent(linux, prev));
         let degraded = self.latch_check(linux, now);
         self.release(linux, now);
+        let here = self.cpu_mut(cpu);
+        let called = std::mem::take(&mut here.called);
+        here.asked = false;
+        self.view.asking.remove(cpu);
+        if !degraded && self.agent_owns(cpu) {
+            return self.dispatch_own(linux, cpu, prev, now);
+        }
         if !degraded {
             let state = self.cpu(cpu);
             let waits = prev.is_some() && !prev_is_agent;
@@ -364,11 +393,20 @@ impl Core for Reference {
         }
         let wanted = self.agent_wanted(linux, now, degraded)
             || !degraded && prev.is_some_and(|prev| self.competes(linux, cpu, prev));
-        if self.agent_queued && wanted && linux.move_to_local(Dsq::Agent) {
-            self.agent_queued = linux.nr_queued(Dsq::Agent) > 0;
+        if self.agent_queued && !self.is_dedicated() && wanted && linux.move_to_local(Dsq::Agent) {
+            self.agent_taken(linux);
             return;
         }
         if let Some(prev) = prev
+            && !degraded
+            && self.is_dedicated()
+        {
+            let waits = self.competes(linux, cpu, prev);
+            if !bound_to_cpu(linux, prev) && self.asks_first(linux, prev, cpu, called, waits) {
+                self.cpu_mut(cpu).asked = true;
+                return;
+            }
+        } else if let Some(prev) = prev
             && !degraded
             && self.agent_cpu.is_some()
             && !self.cpu(cpu).deferred
@@ -480,10 +518,17 @@ impl Core for Reference {
             }
             return;
         }
-        if self.agent_queued
-            && later_by(now, self.agent_ran_at, self.settings.preempt)
-            && linux.pending_events() > 0
-        {
+        // The agent waits for its own CPU, or what it has decided for one that dispatches.
+        let wanted = match self.is_dedicated() {
+            true if self.agent_owns(linux.this_cpu()) => self.agent_queued,
+            true => self.decisions_wait(linux),
+            false => {
+                self.agent_queued
+                    && later_by(now, self.agent_ran_at, self.settings.preempt)
+                    && linux.pending_events() > 0
+            }
+        };
+        if wanted {
             self.counters.preempts += 1;
             linux.set_slice(task, 0);
             return;
@@ -502,8 +547,17 @@ impl Core for Reference {
             return;
         }
         self.view.idle.insert(cpu);
+        if self.is_dedicated() {
+            if self.decisions_wait(linux) {
+                return linux.kick(cpu, 0);
+            }
+            if self.cpu(cpu).asked {
+                self.view.asking.insert(cpu);
+                return;
+            }
+        }
         let state = self.cpu(cpu);
-        let wanted = self.agent_queued && linux.pending_events() > 0;
+        let wanted = self.agent_queued && !self.is_dedicated() && linux.pending_events() > 0;
         if state.placed
             || state.pinned
             || self.view.normal && (wanted || self.decisions_left > 0 || !state.kept.is_empty())
@@ -600,7 +654,8 @@ impl Core for Reference {
         let now = linux.now();
         let degraded = self.latch_check(linux, now);
         self.agent_queued |= linux.nr_queued(Dsq::Agent) > 0;
-        let wanted = self.agent_queued && self.agent_wanted(linux, now, degraded);
+        let wanted = self.agent_queued && !self.is_dedicated() && self.agent_wanted(linux, now, degraded);
+        self.wake_own(linux);
         self.release(linux, now);
         self.shared |= linux.nr_queued(Dsq::Shared) > 0;
         self.parked |= degraded && linux.nr_queued(Dsq::Park) > 0;
@@ -612,7 +667,8 @@ impl Core for Reference {
             || core_waits
             || self.shared
             || degraded && linux.nr_queued(Dsq::Park) > 0
-            || !degraded && self.decisions_left > 0;
+            || !degraded && self.decisions_left > 0
+            || self.is_dedicated() && self.decisions_wait(linux);
         if !self.any_idle() {
             return;
         }
@@ -633,7 +689,9 @@ impl Core for Reference {
         (self.view.agent_pid, self.view.agent_tgid) = (pid.0, tgid.0);
         (self.agent_cpu, self.agent_last_cpu) = (None, None);
         self.agent_queued = linux.nr_queued(Dsq::Agent) > 0;
+        self.crowd = true;
         self.agent_ran_at = now;
+        self.take_for_agent(linux.this_cpu());
         if !self.latch_fall(now, Reason::Hello) {
             self.view.epoch += 1;
         }
@@ -642,6 +700,10 @@ impl Core for Reference {
 
     fn acknowledge(&mut self, epoch: Epoch) {
         self.ack = epoch.0;
+    }
+
+    fn wake(&mut self, linux: &mut Linux, cpus: CpuSet) -> u32 {
+        self.wake_cpus(linux, cpus)
     }
 
     fn set_rules(&mut self, linux: &Linux, rules: &Rules) {
@@ -688,12 +750,16 @@ impl Reference {
         if std::mem::replace(&mut self.cpu_mut(cpu).online, false) {
             self.view.nr_online -= 1;
         }
+        if self.view.dedicated == Some(cpu) {
+            self.view.dedicated = None;
+        }
     }
 
     /// The agent's thread has ended.
     pub(crate) fn agent_gone(&mut self, now: u64) {
         (self.view.agent_pid, self.view.agent_tgid) = (0, 0);
         self.agent_cpu = None;
+        self.view.dedicated = None;
         self.latch_fall(now, Reason::Exit);
     }
 }

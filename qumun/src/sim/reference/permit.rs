@@ -74,14 +74,14 @@ impl Reference {
         (slice, warm): (u64, bool),
         now: u64,
     ) -> bool {
-        if self.cpu_is_idle(cpu) && self.cpu_usable(cpu) && linux.claim_idle(cpu) {
+        if self.cpu_is_idle(cpu) && self.cpu_open(cpu) && linux.claim_idle(cpu) {
             linux.insert(task, Dsq::Own, slice, 0);
             return true;
         }
         if !self.any_idle() {
             return false;
         }
-        let near = self.near_cpu(linux, task, cpu, warm, now).filter(|&near| self.cpu_usable(near));
+        let near = self.near_cpu(linux, task, cpu, warm, now).filter(|&near| self.cpu_open(near));
         if let Some(near) = near {
             linux.insert(task, Dsq::Local(near), slice, 0);
         }
@@ -123,7 +123,7 @@ impl Reference {
         if woke
             && permit.flags & CUTS != 0
             && self.agent_cpu != Some(cpu)
-            && self.cpu_usable(cpu)
+            && self.cpu_open(cpu)
             && there != 0
             && before(order.wrapping_add(CUT_LEAD), there)
             && self.may_cut(cpu, now)

@@ -21,7 +21,7 @@ impl Reference {
     }
 
     /// The same for one of the core's queues: the first victim found runs here and now.
-    fn rescue_queued(&mut self, linux: &mut Linux, dsq: Dsq, cpu: Cpu, now: u64) -> bool {
+    pub(super) fn rescue_queued(&mut self, linux: &mut Linux, dsq: Dsq, cpu: Cpu, now: u64) -> bool {
         let mut iter = linux.iter(dsq, true);
         for _ in 0..RESCUE_SCAN {
             let Some(task) = linux.next(&mut iter) else { break };

@@ -25,7 +25,7 @@ impl Reference {
         })
     }
 
-    fn take_pinned(&mut self, linux: &mut Linux, cpu: Cpu) -> bool {
+    pub(super) fn take_pinned(&mut self, linux: &mut Linux, cpu: Cpu) -> bool {
         if !self.cpu(cpu).pinned {
             return false;
         }
@@ -36,7 +36,7 @@ impl Reference {
         false
     }
 
-    fn take_placed(&mut self, linux: &mut Linux, cpu: Cpu) -> bool {
+    pub(super) fn take_placed(&mut self, linux: &mut Linux, cpu: Cpu) -> bool {
         if !self.cpu(cpu).placed {
             return false;
         }

@@ -78,6 +78,8 @@ pub struct Settings {
     /// Events and decisions go through shared arrays, not through the kernel's ring buffers. What that changes is who has
     /// to look again: the ring buffer is locked by whoever reads, the array only claimed by whoever found something.
     pub shared: bool,
+    /// The agent's thread has this CPU for itself and polls there; with [`shared`](Self::shared) only.
+    pub dedicated: Option<Cpu>,
 }
 
 impl Default for Settings {
@@ -96,6 +98,7 @@ impl Default for Settings {
             early_kthreads: false,
             limits: true,
             shared: true,
+            dedicated: None,
         }
     }
 }
@@ -237,6 +240,10 @@ pub(super) struct CpuCtx {
     pub(super) brief: bool,
     /// When who runs here came.
     pub(super) began: u64,
+    /// Its slice was cut for a task about which the agent is asked.
+    pub(super) called: bool,
+    /// It is to wait for what the agent says of the task that ran here.
+    pub(super) asked: bool,
     pub(super) rescued_at: u64,
     pub(super) overran_at: u64,
     /// Decisions that came before their task: the kept part of `struct batch`.
@@ -268,6 +275,10 @@ pub(in crate::sim) struct View {
     pub(in crate::sim) cgroup_changes: u64,
     pub(in crate::sim) cgroups_untold: u64,
     pub(in crate::sim) nr_limits: u64,
+    /// The CPU that the agent has for itself while the core does not decide.
+    pub(in crate::sim) dedicated: Option<Cpu>,
+    /// Idle until the agent answers for the task that ran there.
+    pub(in crate::sim) asking: CpuSet,
 }
 
 /// The executable specification of the core: what `qumun-bpf/bpf/*.h` does, in Rust.
@@ -295,6 +306,8 @@ pub struct Reference {
     pub(super) agent_cpu: Option<Cpu>,
     pub(super) agent_last_cpu: Option<Cpu>,
     pub(super) agent_queued: bool,
+    /// An earlier agent may wait beside it.
+    pub(super) crowd: bool,
     pub(super) decisions_left: u32,
     pub(super) shared: bool,
     /// The queue of the core's own may hold a task, as of this time.
@@ -311,6 +324,10 @@ pub struct Reference {
     pub(super) called_at: u64,
     /// The timer is on that ends that wait.
     pub(super) alarm: bool,
+    /// Decisions taken, as the agent's own CPU saw it last.
+    pub(super) own_taken: Option<u64>,
+    /// When a task was sent to a CPU to wait there; kept where the agent has one for itself.
+    pub(super) waited_at: u64,
     pub(super) rules: Book,
     /// When all that tasks took ahead of others is paid for.
     pub(super) ahead_paid: u64,
@@ -353,6 +370,7 @@ impl Reference {
             agent_cpu: None,
             agent_last_cpu: None,
             agent_queued: false,
+            crowd: false,
             decisions_left: 0,
             shared: false,
             filled: false,
@@ -364,6 +382,8 @@ impl Reference {
             preempt_at: 0,
             called_at: 0,
             alarm: false,
+            own_taken: None,
+            waited_at: 0,
             rules: Book::default(),
             ahead_paid: 0,
             shares: 1,
@@ -473,7 +493,7 @@ impl Reference {
     }
 
     pub(super) fn kick_if_idle(&mut self, linux: &mut Linux, cpu: Cpu) -> bool {
-        let kick = self.cpu_is_idle(cpu) && self.cpu_usable(cpu) && self.may_kick(linux);
+        let kick = self.cpu_is_idle(cpu) && self.cpu_open(cpu) && self.may_kick(linux);
         if kick {
             self.counters.kicks += 1;
             linux.kick(cpu, KICK_IDLE);
@@ -491,7 +511,7 @@ impl Reference {
         if self.kick_if_idle(linux, last) || !self.any_idle() {
             return;
         }
-        if let Some(cpu) = linux.pick_idle(task).filter(|&cpu| self.cpu_usable(cpu) && self.may_kick(linux)) {
+        if let Some(cpu) = linux.pick_idle(task).filter(|&cpu| self.cpu_open(cpu) && self.may_kick(linux)) {
             self.counters.kicks += 1;
             linux.kick(cpu, KICK_IDLE);
         }
@@ -588,6 +608,8 @@ impl Reference {
         ]);
         words.extend(online.words());
         words.extend([v.cgroup_changes, v.cgroups_untold, v.nr_limits]);
+        words.push(v.dedicated.map_or(0, |cpu| u64::from(cpu.0) + 1));
+        words.extend(v.asking.words());
         words
     }
 
@@ -600,7 +622,7 @@ impl Reference {
         words.extend([u64::from(self.agent_queued), self.decisions_left.into(), self.shared.into()]);
         words.extend([u64::from(self.filled), self.filled_at, self.shared_at]);
         words.extend([u64::from(self.parked), self.parked_at]);
-        words.extend([self.preempt_at, self.called_at, self.alarm.into(), self.ahead_paid]);
+        words.extend([self.preempt_at, self.called_at, self.alarm.into(), self.ahead_paid, self.waited_at]);
         words.extend([u64::from(self.shares), self.rivals as u64]);
         let payers = self.rules.payers.iter().copied().chain(std::iter::repeat((0, 0)));
         words.extend(payers.take(4).flat_map(|(key, paid)| [key, paid]));
@@ -621,7 +643,10 @@ impl Reference {
             u64::from(c.urgent) | u64::from(c.given) << 1,
             c.cut_at,
             c.busy_since,
-            u64::from(c.awaited) | u64::from(c.brief) << 1,
+            u64::from(c.awaited)
+                | u64::from(c.brief) << 1
+                | u64::from(c.called) << 2
+                | u64::from(c.asked) << 3,
             c.began,
         ]);
         words.extend([

@@ -39,7 +39,7 @@ use crate::{Builder, MAX_CPUS, Nanos, Scheduler, Topology};
 /// | `seed 7` | of everything random | 1 |
 /// | `tick 4ms`, `switch 1.5us`, `kick 3us` | clock interrupt, cost of a context switch and of a kick | these |
 /// | `agent turn=700ns event=120ns decision=80ns` | what the agent's turns take | these |
-/// | `core slice=5ms late=30ms mode=agent` | the core's default slice; when it takes over; who decides: `agent`, or `kernel` | these |
+/// | `core slice=5ms late=30ms mode=agent dedicated=1` | the core's default slice; when it takes over; who decides: `agent`, or `kernel`; the CPU that the agent has for itself | these, no such CPU |
 /// | `rings events=7281 decisions=9362` | how many records fit | these |
 /// | `room tasks=16384 pool=4194304` | tasks that the agent remembers; bytes of its pool | these |
 /// | `cgroup 2 parent=1 weight=100 limit=50ms/100ms` | a cgroup: `cpu.weight`, and `cpu.max` (with `+5ms`: its burst); 1 is the root | no limit |

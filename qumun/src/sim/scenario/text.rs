@@ -287,7 +287,10 @@ fn setting(scenario: &mut Scenario, key: &str, text: &str) -> Result<(), String>
                 Some("kernel") => setup.kernel_mode = true,
                 Some(other) => return Err(format!("mode={other}: agent or kernel are possible")),
             }
-            words.end("slice, late, mode")?;
+            if let Some(cpu) = words.number("dedicated")? {
+                setup.settings.dedicated = Some(Cpu(cpu));
+            }
+            words.end("slice, late, mode, dedicated")?;
         }
         "rings" => {
             let one =
@@ -443,7 +446,9 @@ pub(super) fn print(scenario: &Scenario, f: &mut fmt::Formatter<'_>) -> fmt::Res
     writeln!(f, "tick {}\nswitch {}\nkick {}", setup.tick, setup.switch, setup.kick)?;
     writeln!(f, "agent {}", Shown(&setup.costs))?;
     let mode = if setup.kernel_mode { " mode=kernel" } else { "" };
-    writeln!(f, "core slice={} late={}{mode}", Nanos(setup.settings.slice), Nanos(setup.settings.late))?;
+    write!(f, "core slice={} late={}{mode}", Nanos(setup.settings.slice), Nanos(setup.settings.late))?;
+    setup.settings.dedicated.iter().try_for_each(|cpu| write!(f, " dedicated={cpu}"))?;
+    writeln!(f)?;
     writeln!(f, "rings events={} decisions={}", setup.rings.0, setup.rings.1)?;
     if tasks.is_some() || pool.is_some() {
         write!(f, "room")?;
