@@ -153,7 +153,7 @@ impl Stand {
             fd.try_clone_to_owned().map(IntoRawFd::into_raw_fd).map_err(|e| format!("no descriptor: {e}"))
         };
         let of_map = |name| dup(map(self.object, name)?.as_fd());
-        // Nobody asks these two here: an agent that did would get no answer.
+        // Nobody asks these here: an agent that did would get no answer.
         let hello = || dup(program(self.object, "bench_hello")?.as_fd());
         let [events, decisions] = Lane::Agent.maps();
         let raw = [
@@ -165,6 +165,7 @@ impl Stand {
             hello()?,
             hello()?,
             of_map("qm_table")?,
+            hello()?,
         ];
         // SAFETY: just duplicated, and nothing else uses the copies.
         unsafe { AgentFds::inherit(raw) }.map_err(|e| e.to_string())

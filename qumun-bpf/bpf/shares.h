@@ -112,7 +112,7 @@ static __always_inline u64 at_least(s64 n, u64 least)
  */
 __noinline u64 flat_weight(u32 slot, u32 weight)
 {
-	u64 part = at_least(READ_ONCE(core.rivals), weight) * weight << 10;
+	u64 part = (at_least(READ_ONCE(core.rivals), weight) * weight) << 10;
 	u64 own = weight;
 
 	for (int i = 0; i < CGROUP_DEPTH; i++) {

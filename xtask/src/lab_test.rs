@@ -83,7 +83,7 @@ const ENTRIES: &[Entry] = &[
     Entry { name: "kernel-drills", smp: "2", mem: "", icount: false, timeout: 300, long: false, argv: &["env", "LAB_OPTIONS=--kernel-mode", "lab-guest", "check", "kill", "freeze", "hotplug"] },
     Entry { name: "decided-drills", smp: "2", mem: "", icount: false, timeout: 300, long: false, argv: &["env", "LAB_OPTIONS=--permit=0", "lab-guest", "check", "kill", "freeze", "hotplug"] },
     Entry { name: "preempt-drills", smp: "2", mem: "", icount: false, timeout: 300, long: false, argv: &["env", "LAB_OPTIONS=--permit=0 --preempt-us=200", "lab-guest", "check", "kill", "freeze", "hotplug"] },
-    Entry { name: "dedicated-drills", smp: "2", mem: "", icount: false, timeout: 300, long: false, argv: &["env", "LAB_OPTIONS=--dedicated-cpu=1", "lab-guest", "check", "kill", "freeze", "hotplug"] },
+    Entry { name: "dedicated-drills", smp: "2", mem: "", icount: false, timeout: 300, long: true, argv: &["env", "LAB_OPTIONS=--dedicated-cpu=1", "lab-guest", "check", "kill", "freeze", "hotplug"] },
     Entry { name: "kernel-loads", smp: "2", mem: "", icount: false, timeout: 500, long: true, argv: &["env", "LAB_OPTIONS=--kernel-mode", "lab-guest", "check", "smoke", "stress", "limits", "cgroups", "rt", "many"] },
     Entry { name: "decided-loads", smp: "2", mem: "", icount: false, timeout: 500, long: true, argv: &["env", "LAB_OPTIONS=--permit=0", "lab-guest", "check", "smoke", "stress", "limits", "cgroups", "rt", "many"] },
     Entry { name: "dedicated-loads", smp: "3", mem: "", icount: false, timeout: 500, long: true, argv: &["env", "LAB_OPTIONS=--dedicated-cpu=1", "lab-guest", "check", "smoke", "stress", "limits", "cgroups", "rt", "many"] },

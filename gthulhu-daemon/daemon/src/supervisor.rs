@@ -235,10 +235,14 @@ impl<'a> Supervisor<'a> {
             self.facts.refused = listener.refused();
             // Before the socket, where a client may take its time.
             while let Some(letter) = desk.next() {
+                // What is wanted for whom changes nothing of who schedules.
+                let told = !matches!(letter.ask, Ask::Strategies(_));
                 let answer = self.answer(letter.ask);
                 // Whoever asked may have gone away.
                 let _ = letter.reply.send(answer);
-                notify.status(&self.line());
+                if told {
+                    notify.status(&self.line());
+                }
             }
             listener.answer((clerk, strategies), events, |order| match order {
                 Some(order) => self.obey(order).map(|()| self.object()),

@@ -79,7 +79,7 @@ impl Reference {
     /// The weight of a task of this one in this cgroup, in the flat order, in parts of 1024.
     pub(super) fn flat_weight(&self, slot: u32, weight: u64) -> u64 {
         let at_least = |n: i64, least: u64| if n > least as i64 { n as u64 } else { least };
-        let mut part = at_least(self.rivals, weight) * weight << 10;
+        let mut part = (at_least(self.rivals, weight) * weight) << 10;
         let (mut slot, mut own) = (slot as usize, weight);
         for _ in 0..DEPTH {
             let group = &self.groups[slot];
