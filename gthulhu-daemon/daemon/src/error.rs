@@ -11,7 +11,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum ExitCode {
-    /// The scheduler failed or was ejected.
+    /// The scheduler failed, or what was asked of the daemon was not done.
     Failed = 1,
     /// Wrong arguments, such as an unknown plugin.
     Usage = 64,
