@@ -197,7 +197,7 @@ fn run(registry: &Registry, program: &str, command: Command) -> Result<u8> {
             let loader = args.source.loader(registry, std::env::vars_os());
             let loaded = loader.load().map_err(|problems| configure::refused(&problems))?;
             loaded.notices().iter().for_each(|notice| log.warn(notice));
-            let settings = Settings::new(loaded.config(), &args.policy, &args.core);
+            let settings = Settings::new(loaded.config());
             supervisor::run(registry, settings, loaded, log)
         }
         Command::Config(command) => {
@@ -341,10 +341,14 @@ mod tests {
                    --partial --limits off --report r.json";
         let Ok(Command::Run(args)) = parsed(all) else { panic!("refused") };
         let daemon = crate::builder().builtin();
-        let env = [("GTHULHU_SCHEDULER_SLICE_NS_DEFAULT", "1000000"), ("GTHULHU_SCHEDULER_PERMIT", "3")];
+        let env = [
+            ("GTHULHU_SCHEDULER_SLICE_NS_DEFAULT", "1000000"),
+            ("GTHULHU_SCHEDULER_PERMIT", "3"),
+            ("GTHULHU_SCHEDULER_PREEMPT_US", "250"),
+        ];
         let env = env.map(|(name, value)| (name.into(), value.into()));
         let loaded = args.source.loader(&daemon.registry, env).without_runtime().load().expect("loaded");
-        let settings = Settings::new(loaded.config(), &args.policy, &args.core);
+        let settings = Settings::new(loaded.config());
         let policy = &settings.policy;
         assert_eq!(
             (policy.slice_us, policy.permit, policy.permit_us, policy.slice_min_us),
@@ -352,7 +356,7 @@ mod tests {
         );
         assert_eq!((policy.plugin.as_deref(), policy.partial), (Some("simple"), true));
         assert_eq!(policy.option, ["fifo=on", "a=b"]);
-        assert_eq!(settings.core.limits, crate::options::Switch::Off);
+        assert_eq!((settings.core.limits, settings.core.preempt_us), (crate::options::Switch::Off, 250));
         assert_eq!(settings.report, Some(std::path::absolute("r.json").expect("a path")));
     }
 
@@ -361,7 +365,7 @@ mod tests {
         let Ok(Command::Run(args)) = parsed("d run") else { panic!("refused") };
         let daemon = crate::builder().builtin();
         let loaded = args.source.loader(&daemon.registry, []).without_runtime().load().expect("loaded");
-        let settings = Settings::new(loaded.config(), &args.policy, &args.core);
+        let settings = Settings::new(loaded.config());
         assert_eq!(settings.core, args.core);
         let plugin = Some("gthulhu".to_owned());
         assert_eq!(settings.policy, PolicyArgs { plugin, ..args.policy.clone() });

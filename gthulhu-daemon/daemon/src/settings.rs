@@ -23,8 +23,8 @@ pub(crate) struct Settings {
 }
 
 impl Settings {
-    /// What the configuration says, and for what it has no key the command line.
-    pub(crate) fn new(config: &Config, policy: &PolicyArgs, core: &CoreArgs) -> Self {
+    /// What the configuration says, flags included. Each field is named: what has no key does not build.
+    pub(crate) fn new(config: &Config) -> Self {
         let s = &config.scheduler;
         let on_off = |on| if on { Switch::On } else { Switch::Off };
         let mode = config.effective_mode().clone();
@@ -33,7 +33,6 @@ impl Settings {
             Mode::None | Mode::Scx => None,
         };
         Self {
-            #[allow(clippy::needless_update, reason = "a flag may come that is no key")]
             policy: PolicyArgs {
                 plugin,
                 slice_us: s.slice_ns_default / 1000,
@@ -45,9 +44,7 @@ impl Settings {
                 dedicated_cpu: s.dedicated_cpu.as_deref().and_then(|cpu| cpu.parse().ok()),
                 partial: s.partial,
                 numa_local: s.numa_local,
-                ..policy.clone()
             },
-            #[allow(clippy::needless_update, reason = "a flag may come that is no key")]
             core: CoreArgs {
                 kernel_idle: config.builtin_idle,
                 keep_local: s.keep_local,
@@ -60,11 +57,11 @@ impl Settings {
                 max_run_ms: config.max_run_ms(),
                 stall_timeout_ms: s.stall_timeout_ms,
                 late_ms: s.late_ms,
+                preempt_us: s.preempt_us,
                 heartbeat_ms: s.heartbeat_ms,
                 dump_len: s.dump_len,
                 btf: s.btf.clone(),
                 debug: config.debug,
-                ..core.clone()
             },
             mode,
             // What is wrong with it was said when the configuration was checked.
@@ -77,10 +74,5 @@ impl Settings {
             keep_compaction: s.keep_compaction,
             report: config.daemon.report.clone(),
         }
-    }
-
-    /// The same with what this configuration says.
-    pub(crate) fn with(&self, config: &Config) -> Self {
-        Self::new(config, &self.policy, &self.core)
     }
 }

@@ -323,7 +323,7 @@ impl<'a> Supervisor<'a> {
                 self.want(*published);
                 Ok(Value::Null)
             }
-            Ask::Check(config) => self.check(&self.settings.with(&config)),
+            Ask::Check(config) => self.check(&Settings::new(&config)),
             Ask::Adopt { config, reattach } => self.adopt(&config, reattach).map_err(|e| {
                 self.log.warn(format_args!("a change of the configuration was not made: {e}"));
                 e.to_string()
@@ -334,7 +334,7 @@ impl<'a> Supervisor<'a> {
     /// Makes the configuration so, and says what was done for it. If that fails all is as it was before, as far as the
     /// kernel lets us; else its own scheduler is in charge.
     fn adopt(&mut self, config: &Config, reattach: bool) -> Result<Value> {
-        let new = self.settings.with(config);
+        let new = Settings::new(config);
         let (old, old_mode) = (std::mem::replace(&mut self.settings, new), self.kernel_mode);
         let at_work = !matches!(self.work, Work::Nobody);
         let error = match self.make_so(&old, reattach) {
