@@ -54,7 +54,7 @@ bare: lint docs loom
 
 # Every public item has a page without a warning; that it has one at all is a lint (missing_docs).
 docs:
-	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --quiet --no-deps -p qumun -p qumun-bpf -p qumun-cli -p gthulhu-model -p gthulhu-config -p gthulhu-discovery -p gthulhu-monitor -p gthulhu-top \
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --quiet --no-deps -p qumun -p qumun-bpf -p qumun-cli -p gthulhu-model -p gthulhu-config -p gthulhu-discovery -p gthulhu-monitor -p gthulhu-top -p gthulhu-api \
 	    --features qumun/testkit,gthulhu-model/serde
 
 # In a folder of its own: the flag would have everything else built again.
