@@ -162,6 +162,10 @@ impl Book {
 
     /// For status.
     pub(crate) fn json(&self) -> Value {
+        #[cfg_attr(
+            not(feature = "kubernetes"),
+            allow(unused_mut, reason = "only what Kubernetes says is added")
+        )]
         let mut object = json!({
             "errors": self.errors,
             "file": self.file.as_ref().map(|names| names.pods().len()),
