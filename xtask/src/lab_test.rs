@@ -22,7 +22,8 @@ use std::time::Duration;
 const KERNELS: &[&str] = &[kernel::NEWEST, "6.19"];
 
 /// What is asked of the older kernel unless entries are named: what kernels differ in, and what must hold on each.
-const OLDER_ENTRIES: &[&str] = &["smoke", "freeze", "kill", "hostile", "hotplug", "stress", "shares"];
+const OLDER_ENTRIES: &[&str] =
+    &["smoke", "freeze", "kill", "hostile", "hotplug", "stress", "shares", "limits"];
 
 /// What the matrix asks of every series that the design names.
 const MATRIX_KERNELS: &[&str] = &["6.12", "6.16", "6.18", "6.19", "7.1", "7.2", "7.3"];

@@ -74,8 +74,7 @@ pub(super) fn run(checks: &mut Checks) -> Result<()> {
     }
     checks.check("drills.beat", || {
         let gap = pressure.beat.longest_gap(start)?;
-        // An agent is killed as soon as it is there: a beat may meet two deaths.
-        let limit = 2 * MAX_GAP_NS + pressure.noise.worst();
+        let limit = MAX_GAP_NS + pressure.noise.worst();
         let now = metric_sum("gthulhu_monitor_events_total")?;
         ensure(now > events, || format!("the monitor had seen {events} events, and now {now}"))?;
         let text = format!("longest gap {} ms, allowed {}; the monitor counted on", ms(gap), ms(limit));

@@ -28,7 +28,7 @@ const LIMIT_US: u64 = 50_000;
 const HOGS: usize = 4;
 const WINDOW: Duration = Duration::from_millis(2_500);
 const AHEAD: f64 = 0.72;
-const EQUAL: std::ops::Range<f64> = 0.25..0.65;
+const EQUAL: std::ops::Range<f64> = 0.35..0.65;
 /// What nobody confirms for this long fades.
 const TTL_SECS: u64 = 3;
 const PATIENCE: Duration = Duration::from_secs(10);
